@@ -1,0 +1,1 @@
+"""Features, defined once: pure numpy and pandas, no input or output."""

@@ -1,0 +1,236 @@
+"""The vocabulary of the product, the one input check and the errors it raises.
+
+Everything that enters a model passes through the parsers of this module: what pandas, JSON, CSV or Parquet brings is
+accepted if it means the right thing (ISO 8601 timestamps with any offset, pandas datetimes, integers for floats), and
+refused with one sentence if it does not (text in a number, epoch numbers as timestamps, infinities).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+LOAD_MODEL = "LoadForecastingModel"
+ANOMALY_MODEL = "AnomalyDetectionModel"
+LOAD_EXPERIMENT = "smartgrid-load-forecasting"
+ANOMALY_EXPERIMENT = "smartgrid-anomaly-detection"
+
+#: Default unit of each known sensor type.
+UNITS = {
+    "power": "kW",
+    "reactive_power": "kvar",
+    "energy": "kWh",
+    "voltage": "V",
+    "current": "A",
+    "temperature": "°C",
+    "humidity": "%",
+    "frequency": "Hz",
+}
+LOAD_TYPES = ("power", "energy")
+
+READING_REQUIRED = ("sensor_id", "sensor_type", "timestamp", "value")
+READING_OPTIONAL = ("latitude", "longitude", "unit")
+HOURLY_REQUIRED = ("sensor_id", "timestamp", "avg_value")
+HOURLY_OPTIONAL = ("min_value", "max_value", "count", "temperature", "is_holiday")
+COVARIATES = ("temperature", "is_holiday")
+#: Ground truth that may stand beside readings; used for evaluation only, never as a feature.
+LABEL = "is_anomaly"
+
+HOURS_A_DAY = 24
+HOURS_A_WEEK = 168
+MAX_HORIZON = 168
+
+_SHOWN = 40  # characters of an offending value that an error repeats
+
+
+class InputError(ValueError):
+    """Bad input, told in one sentence: the rule, the place, what was found, what to do.
+
+    Parameters
+    ----------
+    rule : str
+        What must hold, e.g. ``"avg_value must be a number"``.
+    place : str, optional
+        Where it does not: file, column, first bad row.
+    found : object, optional
+        The offending value; shortened in the message.
+    remedy : str, optional
+        What the user can do about it.
+    """
+
+    def __init__(self, rule: str, *, place: str = "", found: Any = None, remedy: str = "") -> None:
+        self.rule, self.place, self.found, self.remedy = rule, place, found, remedy
+        super().__init__(_sentence(rule, place, found, remedy))
+
+
+def _sentence(rule: str, place: str, found: Any, remedy: str) -> str:
+    text = rule + (f" ({place})" if place else "")
+    if found is not None:
+        shown = str(found)
+        text += f": found {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'}"
+    return text + (f"; {remedy}" if remedy else "") + "."
+
+
+def require_columns(present: Iterable[str], required: Iterable[str], *, place: str = "") -> None:
+    """Raise `InputError` naming every column of `required` that is not `present`."""
+    present = list(present)
+    missing = [name for name in required if name not in present]
+    if missing:
+        raise InputError(
+            f"column {', '.join(missing)} is required",
+            place=place,
+            found=", ".join(map(str, present)) or "no columns",
+            remedy="add the column or rename the one that holds it",
+        )
+
+
+def _first(bad: NDArray[np.bool_]) -> int:
+    return int(np.flatnonzero(bad)[0])
+
+
+def _row(column: str, index: int) -> str:
+    return f"column {column}, row {index + 1}"
+
+
+def is_missing(value: Any) -> bool:
+    """True for None, NaN, NaT and pandas' NA."""
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def parse_identifiers(column: pd.Series[Any], name: str = "sensor_id") -> NDArray[np.object_]:
+    """Return `column` as an object array of non-empty strings.
+
+    Integers become their decimal text: a CSV file cannot tell the sensor ``7`` from the sensor ``"7"``.
+
+    Raises
+    ------
+    InputError
+        For a missing or empty identifier and for any other type.
+    """
+    values = column.to_numpy(dtype=object)
+    result = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        if type(value) is str and value:
+            result[i] = value
+        elif isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)):
+            result[i] = str(int(value))
+        else:
+            found = "an empty value" if value == "" or is_missing(value) else repr(value)
+            raise InputError(f"{name} must be text", place=_row(name, i), found=found, remedy="name the sensor")
+    return result
+
+
+def parse_numbers(column: pd.Series[Any], name: str) -> NDArray[np.float64]:
+    """Return `column` as float64, missing values as NaN.
+
+    Raises
+    ------
+    InputError
+        For text (even if it looks like a number), booleans, other objects and infinities.
+    """
+    dtype = column.dtype
+    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
+        result = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        result = _numbers_from_objects(column.to_numpy(dtype=object), name)
+    infinite = np.isinf(result)
+    if infinite.any():
+        i = _first(infinite)
+        raise InputError(
+            f"{name} must be finite", place=_row(name, i), found=float(result[i]), remedy="leave unknown values empty"
+        )
+    return result
+
+
+def _numbers_from_objects(values: NDArray[np.object_], name: str) -> NDArray[np.float64]:
+    result = np.full(len(values), np.nan)
+    for i, value in enumerate(values):
+        if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+            try:
+                result[i] = float(value)
+            except OverflowError:
+                result[i] = np.inf
+        elif not is_missing(value):
+            raise InputError(
+                f"{name} must be a number",
+                place=_row(name, i),
+                found=repr(value),
+                remedy="send numbers without quotes and leave unknown values empty",
+            )
+    return result
+
+
+def parse_timestamps(column: pd.Series[Any], name: str = "timestamp") -> NDArray[np.datetime64]:
+    """Return `column` as ``datetime64[us]`` in UTC; naive times are UTC; missing values are NaT.
+
+    Raises
+    ------
+    InputError
+        For numbers (epoch seconds are ambiguous), text that is not ISO 8601 and years outside 1900…2200.
+    """
+    dtype = column.dtype
+    if pd.api.types.is_datetime64_any_dtype(dtype):
+        index = pd.DatetimeIndex(column)
+        parsed = (index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index).as_unit("us").to_numpy()
+    else:
+        parsed = _timestamps_from_objects(column.to_numpy(dtype=object), name)
+    return _check_years(parsed, name)
+
+
+def _timestamps_from_objects(values: NDArray[np.object_], name: str) -> NDArray[np.datetime64]:
+    for i, value in enumerate(values):
+        text = type(value) is str and len(value) >= 10 and value[4] == "-" and value[7] == "-"
+        if not (text or isinstance(value, (dt.datetime, np.datetime64)) or is_missing(value)):
+            raise _not_a_timestamp(name, i, value)
+    try:
+        index = pd.to_datetime(values, format="ISO8601", utc=True)  # type: ignore[call-overload]
+    except (ValueError, TypeError, OverflowError):
+        raise _first_unparseable(values, name) from None
+    return np.asarray(pd.DatetimeIndex(index).tz_localize(None).as_unit("us").to_numpy())
+
+
+def _first_unparseable(values: NDArray[np.object_], name: str) -> InputError:
+    for i, value in enumerate(values):
+        try:
+            pd.to_datetime([value], format="ISO8601", utc=True)
+        except (ValueError, TypeError, OverflowError):
+            return _not_a_timestamp(name, i, value)
+    return InputError(f"{name} must be ISO 8601", remedy="write times like 2026-03-01T12:00:00Z")
+
+
+def _not_a_timestamp(name: str, i: int, value: Any) -> InputError:
+    return InputError(
+        f"{name} must be ISO 8601",
+        place=_row(name, i),
+        found=repr(value),
+        remedy="write times like 2026-03-01T12:00:00Z or with an offset such as +01:00",
+    )
+
+
+def _check_years(parsed: NDArray[np.datetime64], name: str) -> NDArray[np.datetime64]:
+    with np.errstate(invalid="ignore"):
+        strange = (parsed < np.datetime64("1900-01-01")) | (parsed >= np.datetime64("2200-01-01"))
+    if strange.any():
+        i = _first(strange)
+        raise InputError(
+            f"{name} must lie between the years 1900 and 2200",
+            place=_row(name, i),
+            found=str(parsed[i]),
+            remedy="check the unit of the clock",
+        )
+    return parsed
+
+
+def format_timestamps(times: NDArray[np.datetime64]) -> NDArray[np.object_]:
+    """Return ISO 8601 UTC text (``2026-03-01T12:00:00Z``) for each time, None for NaT."""
+    whole = times.astype("datetime64[s]")
+    exact = np.all((whole == times) | np.isnat(times))
+    text = np.datetime_as_string(whole if exact else times, timezone="UTC").astype(object)
+    text[np.isnat(times)] = None
+    return text
