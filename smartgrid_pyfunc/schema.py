@@ -189,7 +189,7 @@ def _timestamps_from_objects(values: NDArray[np.object_], name: str) -> NDArray[
         if not (text or isinstance(value, (dt.datetime, np.datetime64)) or is_missing(value)):
             raise _not_a_timestamp(name, i, value)
     try:
-        index = pd.to_datetime(values, format="ISO8601", utc=True)  # type: ignore[call-overload]
+        index = pd.to_datetime(values, format="ISO8601", utc=True)  # type: ignore[arg-type]
     except (ValueError, TypeError, OverflowError):
         raise _first_unparseable(values, name) from None
     return np.asarray(pd.DatetimeIndex(index).tz_localize(None).as_unit("us").to_numpy())

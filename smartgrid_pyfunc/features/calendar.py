@@ -1,0 +1,128 @@
+"""Calendar features by the local clock: hour, weekday, month, public holidays and the days beside them."""
+
+from __future__ import annotations
+
+import zoneinfo
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from smartgrid_pyfunc.schema import InputError
+
+CALENDAR = ("hour_of_day", "day_of_week", "month")
+HOLIDAY = ("holiday", "holiday_before", "holiday_after")
+_THURSDAY = 3  # 1970-01-01
+
+
+def check_timezone(name: str) -> str:
+    """Return `name` if it is an IANA time zone, otherwise raise `InputError`."""
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        raise InputError(
+            "timezone must be a name of the IANA database", found=repr(name), remedy="for example Europe/London"
+        ) from None
+    return name
+
+
+def holiday_days(country: str, first_year: int, last_year: int) -> NDArray[np.int64]:
+    """Return the public holidays of `country` [days since 1970-01-01], sorted.
+
+    Parameters
+    ----------
+    country : str
+        ISO 3166-1 code, with an optional subdivision: ``AU`` or ``AU-VIC``.
+
+    Raises
+    ------
+    InputError
+        If the holidays of that country are not known.
+    """
+    import holidays  # needed in training only: the served model carries the dates
+
+    code, _, subdivision = country.partition("-")
+    try:
+        found = holidays.country_holidays(code, subdiv=subdivision or None, years=range(first_year, last_year + 1))
+    except NotImplementedError:
+        raise InputError(
+            "country must be an ISO 3166-1 code with known holidays",
+            found=repr(country),
+            remedy="for example AU or AU-VIC",
+        ) from None
+    return np.array(sorted(found), dtype="datetime64[D]").astype(np.int64)
+
+
+def local_clock(hours: NDArray[np.int64], timezone: str) -> NDArray[np.datetime64]:
+    """Return the local wall clock [datetime64, minutes] of `hours` [hours since 1970-01-01 UTC], any shape."""
+    utc = hours.astype("datetime64[h]").astype("datetime64[m]")
+    if timezone == "UTC":
+        return utc
+    offset = _offsets(np.ravel(hours) * 3600, timezone) // 60
+    clock: NDArray[np.datetime64] = utc + offset.reshape(utc.shape).astype("timedelta64[m]")
+    return clock
+
+
+def _offsets(seconds: NDArray[np.int64], timezone: str) -> NDArray[np.int64]:
+    """Offset of the local clock [s] at each instant, looked up among the changes of the zone."""
+    if not len(seconds):
+        return seconds
+    changes, offsets = _transitions(timezone)
+    result: NDArray[np.int64] = offsets[np.searchsorted(changes, seconds, side="right") - 1]
+    return result
+
+
+@lru_cache(maxsize=64)
+def _transitions(timezone: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hours at which the zone's offset changes between 1900 and 2200 [s since 1970], and the offset from then on [s]."""
+    start, stop = (int(np.datetime64(year, "s").astype(np.int64)) for year in ("1900-01-01", "2200-01-01"))
+    days = np.arange(start, stop, 86_400)
+    coarse = _zone_offsets(days, timezone)
+    changed = np.flatnonzero(np.diff(coarse))
+    fine = (days[changed][:, None] + np.arange(0, 86_400 + 1, 3_600)).ravel()
+    instants = np.concatenate([[start], fine])
+    offsets = _zone_offsets(instants, timezone)
+    keep = np.concatenate([[True], np.diff(offsets) != 0])
+    return instants[keep], offsets[keep]
+
+
+def _zone_offsets(seconds: NDArray[np.int64], timezone: str) -> NDArray[np.int64]:
+    utc = pd.DatetimeIndex(seconds.astype("datetime64[s]"), tz="UTC")
+    local = utc.tz_convert(timezone).tz_localize(None).as_unit("s").to_numpy()
+    return local.astype(np.int64) - seconds
+
+
+def calendar_features(
+    hours: NDArray[np.int64], timezone: str, holidays: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return `CALENDAR` and `HOLIDAY` for each hour.
+
+    The day of the year is left out on purpose: with two or three years of history a forest learns single days by heart.
+
+    Parameters
+    ----------
+    hours : ndarray of int64, shape (n,)
+        Hours since 1970-01-01 UTC.
+    timezone : str
+        IANA zone of the sensors' local clock.
+    holidays : ndarray of int64, shape (k,)
+        Public holidays [local days since 1970-01-01], sorted; may be empty.
+
+    Returns
+    -------
+    dict of ndarray, shape (n,)
+        ``hour_of_day`` 0…23, ``day_of_week`` 0 = Monday, ``month`` 1…12, and 0/1 flags of the
+        local day being a holiday, following one (``holiday_before``) and preceding one (``holiday_after``).
+    """
+    clock = local_clock(hours, timezone)
+    day = clock.astype("datetime64[D]")
+    number = day.astype(np.int64)
+    return {
+        "hour_of_day": ((clock - day).astype(np.int64) // 60).astype(np.float64),
+        "day_of_week": ((number + _THURSDAY) % 7).astype(np.float64),
+        "month": (day.astype("datetime64[M]").astype(np.int64) % 12 + 1).astype(np.float64),
+        "holiday": np.isin(number, holidays).astype(np.float64),
+        "holiday_before": np.isin(number - 1, holidays).astype(np.float64),
+        "holiday_after": np.isin(number + 1, holidays).astype(np.float64),
+    }

@@ -1,0 +1,450 @@
+"""LoadForecastingModel: the load of every sensor for the next 1…168 hours, with intervals, from one random forest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc import PythonModel
+from numpy.typing import NDArray
+
+from smartgrid_pyfunc.features.calendar import check_timezone, holiday_days
+from smartgrid_pyfunc.features.load import RESIDUAL_BASES, Design, FeatureSpec, build_features, seasonal_naive
+from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
+from smartgrid_pyfunc.forest import Forest
+from smartgrid_pyfunc.models.boundary import refusing_bad_input
+from smartgrid_pyfunc.models.intervals import ResidualQuantiles
+from smartgrid_pyfunc.models.load_history import StoredHistory
+from smartgrid_pyfunc.models.load_request import ForecastParams, LoadRequest, answer_frame, parse_request
+from smartgrid_pyfunc.models.load_training import Samples, draw_samples, fit_forest, thin
+from smartgrid_pyfunc.models.state import load_state, save_state, under_prefix, with_prefix
+from smartgrid_pyfunc.schema import COVARIATES, HOURS_A_DAY, HOURS_A_WEEK, InputError
+
+ML, NAIVE = "random_forest", "seasonal_naive"
+_LEAST_KNOWN = 0.8  # share of the last 168 hours that the forest needs
+_CALIBRATION_DAYS = 28
+_CALIBRATION_TREES = 50
+_CALIBRATION_ROWS = 60_000
+_FEWEST_TO_JUDGE = 100  # validation forecasts below which a sensor keeps the forest
+_YEARS_AHEAD = 10  # of public holidays kept with the model
+_MOST_EXPLAINED = 10_000  # rows
+_DRIVERS = 5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadParams:
+    """Training parameters of `LoadForecastingModel`.
+
+    Attributes
+    ----------
+    n_estimators, max_depth, min_samples_split, min_samples_leaf, max_features, random_state
+        As in scikit-learn's RandomForestRegressor.
+    max_samples, max_rows : int
+        Rows drawn for each tree, and rows of features built in all: fitting costs no more beyond them.
+    residual : str
+        What the forest predicts the difference to: ``blend``, ``last_day`` or ``level`` (see features.load.Design).
+    timezone : str
+        IANA zone of the sensors' local clock, for calendar features.
+    country : str, optional
+        Whose public holidays the model knows (``AU``, ``AU-VIC``).
+    covariates : str
+        ``auto`` (those present), ``none``, or names separated by commas.
+    """
+
+    n_estimators: int = 100
+    max_depth: int | None = None
+    min_samples_split: int = 2
+    min_samples_leaf: int = 3
+    max_features: float = 0.33
+    max_samples: int = 40_000
+    max_rows: int = 250_000
+    random_state: int = 42
+    residual: str = "blend"
+    timezone: str = "UTC"
+    country: str | None = None
+    covariates: str = "auto"
+
+    def forest_options(self) -> dict[str, Any]:
+        """Return what goes to scikit-learn's forest as it is."""
+        names = ("n_estimators", "max_depth", "min_samples_split", "min_samples_leaf", "max_features", "random_state")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """n forecasts: `values` (predicted_load, lower, upper), `model` and `reason`, arrays of shape (n,)."""
+
+    values: dict[str, NDArray[np.float64]]
+    model: NDArray[np.object_]
+    reason: NDArray[np.object_]
+    design: Design | None = None
+
+
+class LoadForecastingModel(PythonModel):
+    """Direct multi-horizon random forest over all sensors, with the seasonal naive to fall back to.
+
+    Parameters
+    ----------
+    **params
+        See `LoadParams`.
+
+    Notes
+    -----
+    One global model on scaled series: Montero-Manso & Hyndman (2021), *IJF* 37(4), "Principles and algorithms for
+    forecasting groups of time series"; direct strategy with the horizon as a feature: Ben Taieb et al. (2012).
+    """
+
+    def __init__(self, **params: Any) -> None:
+        self.params = LoadParams(**params)
+        if self.params.residual not in RESIDUAL_BASES:
+            raise InputError(f"residual must be one of {', '.join(RESIDUAL_BASES)}", found=self.params.residual)
+        check_timezone(self.params.timezone)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the training parameters by name; `deep` is there for scikit-learn's convention."""
+        return {field.name: getattr(self.params, field.name) for field in fields(self.params)}
+
+    def fit(self, hourly: pd.DataFrame) -> LoadForecastingModel:
+        """Learn from hourly load of any number of sensors.
+
+        Parameters
+        ----------
+        hourly : DataFrame
+            Columns ``sensor_id, timestamp, avg_value`` and, as far as known, ``min_value, max_value, count,
+            temperature, is_holiday``; hours without load empty or absent. Stays unchanged.
+
+        Returns
+        -------
+        LoadForecastingModel
+            Itself. The last four weeks of each sensor judge a first forest: they give the intervals and the sensors that
+            stay with the seasonal naive. The final forest then learns from all hours.
+
+        Raises
+        ------
+        InputError
+            For bad rows, absent covariates and too little data.
+        """
+        panel = build_panel(_dated(parse_hourly(hourly)))
+        self._spec = self._feature_spec(panel)
+        rng = np.random.default_rng(self.params.random_state)
+        self._calibrate(panel, rng)
+        samples = thin(draw_samples(panel, rng), self.params.max_rows, rng)
+        _log.info("fitting %d trees on %d rows", self.params.n_estimators, len(samples.origin))
+        self._forest, importances = self._fit_forest(panel, samples, self.params.n_estimators)
+        self.feature_importances_ = dict(zip(self._spec.names(), importances.tolist(), strict=True))
+        self._history = StoredHistory.from_panel(panel)
+        return self
+
+    def _feature_spec(self, panel: Panel) -> FeatureSpec:
+        covariates = _resolve_covariates(self.params.covariates, panel)
+        holidays: tuple[int, ...] = ()
+        if self.params.country:
+            hours = np.concatenate([panel.first_hour, panel.first_hour + panel.n_hours])
+            years = (hours.astype("datetime64[h]").astype("datetime64[Y]").astype(int) + 1970).tolist()
+            days = holiday_days(self.params.country, min(years) - 1, max(years) + _YEARS_AHEAD)
+            holidays = tuple(days.tolist())
+        return FeatureSpec(self.params.timezone, holidays, covariates)
+
+    def _fit_forest(self, panel: Panel, samples: Samples, trees: int) -> tuple[Forest, NDArray[np.float64]]:
+        options = {**self.params.forest_options(), "n_estimators": trees}
+        return fit_forest(panel, samples, self._spec, self.params.residual, options, self.params.max_samples)
+
+    def _calibrate(self, panel: Panel, rng: np.random.Generator) -> None:
+        """Fit without the last weeks and learn intervals and fallbacks from the errors there."""
+        held_out = np.minimum(_CALIBRATION_DAYS * HOURS_A_DAY, panel.n_hours // 4)
+        cutoff = panel.origin - held_out
+        samples = draw_samples(panel, rng)
+        before = samples.take(samples.target <= cutoff[samples.sensor])
+        _log.info("calibrating on the last %d days of each sensor", _CALIBRATION_DAYS)
+        trees = min(self.params.n_estimators, _CALIBRATION_TREES)
+        self._forest, _ = self._fit_forest(panel, thin(before, self.params.max_rows, rng), trees)
+        later = draw_samples(panel, rng, repeats=4)
+        later = thin(later.take(later.target > cutoff[later.sensor]), _CALIBRATION_ROWS, rng)
+        self._learn_errors(panel, later)
+
+    def _learn_errors(self, panel: Panel, samples: Samples) -> None:
+        design = build_features(panel, samples.sensor, samples.origin, samples.horizon, self._spec)
+        actual, names = panel.load[samples.target], panel.sensor_ids[samples.sensor]
+        predicted = self._forest_load(design)
+        naive = seasonal_naive(panel, samples.origin, samples.horizon)
+        preferred = _preferred_naive(naive)
+        self._quantiles = {
+            ML: ResidualQuantiles.fit((actual - predicted) / design.scale, samples.horizon, names),
+            NAIVE: ResidualQuantiles.fit((actual - preferred) / design.scale, samples.horizon, names),
+        }
+        self._fallback = _no_better_than_naive(np.abs(actual - predicted), actual, naive, names)
+
+    def _forest_load(self, design: Design) -> NDArray[np.float64]:
+        return design.base[self.params.residual] + design.scale * self._forest.mean(design.features)
+
+    def forecast(
+        self,
+        panel: Panel,
+        sensor: NDArray[np.int64],
+        origin: NDArray[np.int64],
+        horizon: NDArray[np.int64],
+        *,
+        level: float = 0.9,
+        use_ml: bool = True,
+    ) -> Forecast:
+        """Forecast n pairs of origin and horizon on `panel`; nothing after an origin is used but known covariates.
+
+        Parameters
+        ----------
+        panel : Panel
+        sensor, origin, horizon : ndarray of int64, shape (n,)
+            Number of the sensor, cell of the origin, lead time [h, 1…168].
+        level : float
+            Probability of the interval.
+        use_ml : bool
+            False asks for the seasonal naive.
+        """
+        design = build_features(panel, sensor, origin, horizon, self._spec)
+        names = panel.sensor_ids[sensor]
+        naive = _preferred_naive(seasonal_naive(panel, origin, horizon))
+        reason = self._why_not_forest(panel, sensor, origin) if use_ml else _nothing(len(sensor))
+        by_forest = np.array([r is None for r in reason], dtype=bool) & use_ml
+        predicted = np.where(by_forest, np.nan, naive)
+        if by_forest.any():
+            chosen = Design(design.features[by_forest], _rows(design.base, by_forest), design.scale[by_forest])
+            predicted[by_forest] = self._forest_load(chosen)
+        lower, upper = self._interval(level, horizon, names, by_forest, predicted, design.scale)
+        self._complete_reasons(reason, predicted, by_forest, design)
+        model = np.where(by_forest, ML, NAIVE).astype(object)
+        values = {"predicted_load": predicted, "lower": lower, "upper": upper}
+        return Forecast(values, model, reason, design)
+
+    def _interval(
+        self,
+        level: float,
+        horizon: NDArray[np.int64],
+        names: NDArray[np.object_],
+        by_forest: NDArray[np.bool_],
+        predicted: NDArray[np.float64],
+        scale: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        low, high = np.empty(len(horizon)), np.empty(len(horizon))
+        for chosen, model in ((by_forest, ML), (~by_forest, NAIVE)):
+            low[chosen], high[chosen] = self._quantiles[model].bounds(level, horizon[chosen], names[chosen])
+        return predicted + np.minimum(low, 0) * scale, predicted + np.maximum(high, 0) * scale
+
+    def _why_not_forest(
+        self, panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64]
+    ) -> NDArray[np.object_]:
+        """Return for each row why the forest must not answer it, or None."""
+        cells, back = np.unique(origin, return_inverse=True)
+        number = np.empty(len(cells), dtype=np.int64)
+        number[back] = sensor
+        known = ~np.isnan(panel.load[cells[:, None] - np.arange(HOURS_A_WEEK)])
+        length = cells - panel.first_observed()[number] + 1
+        reasons = _nothing(len(cells))
+        for i, (hours, n) in enumerate(zip(length.tolist(), known.sum(axis=1).tolist(), strict=True)):
+            if hours < HOURS_A_WEEK:
+                reasons[i] = f"the history has {hours} of the {HOURS_A_WEEK} hours that the model needs"
+            elif n < _LEAST_KNOWN * HOURS_A_WEEK:
+                reasons[i] = f"the last {HOURS_A_WEEK} hours have {HOURS_A_WEEK - n} gaps"
+            elif panel.sensor_ids[number[i]] in self._fallback:
+                reasons[i] = "validation found the model no better than the seasonal naive for this sensor"
+        return reasons[back]
+
+    def _complete_reasons(
+        self, reason: NDArray[np.object_], predicted: NDArray[np.float64], by_forest: NDArray[np.bool_], design: Design
+    ) -> None:
+        """Say what a forest's answer lacked, and why a row has no value."""
+        for name in self._spec.covariates:
+            lacking = np.isnan(design.features[:, self._spec.names().index(name)]) & by_forest
+            _add(reason, lacking, f"future {name} was not sent")
+        _add(reason, np.isnan(predicted), "no load is known a whole number of days or weeks before this hour")
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Answer a request; see the README for its rows, parameters and answer. Learns and keeps nothing.
+
+        Raises
+        ------
+        MlflowException
+            With an error code that the server answers with status 400, and one sentence.
+        """
+        with refusing_bad_input():
+            checked = ForecastParams.parse(params)
+            request = parse_request(model_input, self._history.sensors)
+            answer = self._answer(request, checked)
+            if answer["predicted_load"].isna().all():
+                raise InputError(
+                    f"no sensor of the request can be forecast: {answer['reason'].iloc[0]}",
+                    place=f"sensor {answer['sensor_id'].iloc[0]}",
+                    remedy="send its hourly load of the last weeks",
+                )
+            return answer
+
+    def _answer(self, request: LoadRequest, params: ForecastParams) -> pd.DataFrame:
+        stored = [s for s in request.from_store if s in self._history]
+        unknown = [s for s in request.from_store if s not in self._history]
+        parts = [_without_history(unknown, params.hours_ahead, "the sensor is unknown and no history was sent")]
+        if stored:
+            parts.append(self._answer_panel(self._history.panel(stored), params))
+        if request.panel is not None:
+            parts.append(self._answer_panel(request.panel, params))
+        filled = [part for part in parts if len(part)]
+        answer = pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
+        place = {sensor: i for i, sensor in enumerate(request.sensors)}
+        order = np.argsort(answer["sensor_id"].map(place).to_numpy(), kind="stable")
+        return answer.take(order).reset_index(drop=True) if len(filled) > 1 else answer
+
+    def _answer_panel(self, panel: Panel, params: ForecastParams) -> pd.DataFrame:
+        seen = np.flatnonzero(panel.origin >= 0)
+        steps = params.hours_ahead
+        sensor = np.repeat(seen, steps)
+        horizon = np.tile(np.arange(1, steps + 1), len(seen))
+        blind = [str(s) for s in panel.sensor_ids[panel.origin < 0]]
+        missing = _without_history(
+            blind, steps, "no observed load among the rows sent, which replace the stored history"
+        )
+        if not len(seen):
+            return missing
+        origin = panel.origin[sensor]
+        found = self.forecast(panel, sensor, origin, horizon, level=params.level, use_ml=params.use_ml)
+        hours = panel.hour(sensor, origin).astype(np.float64)
+        answer = answer_frame(panel.sensor_ids[sensor], hours, horizon, found.values, found.model, found.reason)
+        if params.explain:
+            answer["drivers"] = self._drivers(found)
+        return pd.concat([answer, missing], ignore_index=True) if len(missing) else answer
+
+    def _drivers(self, found: Forecast) -> NDArray[np.object_]:
+        """Name the features that moved each forecast most, with their effect in the unit of the load."""
+        assert found.design is not None
+        if len(found.model) > _MOST_EXPLAINED:
+            raise InputError(
+                f"explain answers at most {_MOST_EXPLAINED} rows",
+                found=len(found.model),
+                remedy="ask for fewer sensors",
+            )
+        drivers = _nothing(len(found.model))
+        rows = np.flatnonzero(found.model == ML)
+        effects = self._forest.contributions(found.design.features[rows]) * found.design.scale[rows, None]
+        for row, effect in zip(rows, effects, strict=True):
+            top = np.argsort(-np.abs(effect))[:_DRIVERS]
+            drivers[row] = ", ".join(f"{self._spec.names()[i]} {effect[i]:+.4g}" for i in top)
+        return drivers
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted model into the existing `folder`, as arrays and JSON."""
+        arrays = with_prefix("forest", self._forest.to_arrays()) | with_prefix("history", self._history.to_arrays())
+        for name, quantiles in self._quantiles.items():
+            arrays |= with_prefix(name, quantiles.to_arrays())
+        settings = {
+            "params": self.get_params(),
+            "holidays": self._spec.holidays,
+            "covariates": self._spec.covariates,
+            "fallback": sorted(self._fallback),
+            "feature_importances": self.feature_importances_,
+        }
+        save_state(folder, arrays, settings)
+
+    @classmethod
+    def load(cls, folder: Path) -> LoadForecastingModel:
+        """Read what `save` wrote."""
+        model = cls()
+        model._restore(folder)
+        return model
+
+    def load_context(self, context: Any) -> None:
+        """Read the state that MLflow stored beside the code."""
+        self._restore(Path(context.artifacts["state"]))
+
+    def _restore(self, folder: Path) -> None:
+        arrays, settings = load_state(folder)
+        self.params = LoadParams(**settings["params"])
+        self._spec = FeatureSpec(self.params.timezone, tuple(settings["holidays"]), tuple(settings["covariates"]))
+        self._fallback = frozenset(settings["fallback"])
+        self.feature_importances_ = settings["feature_importances"]
+        self._forest = Forest.from_arrays(under_prefix("forest", arrays))
+        self._history = StoredHistory.from_arrays(under_prefix("history", arrays))
+        self._quantiles = {n: ResidualQuantiles.from_arrays(under_prefix(n, arrays)) for n in (ML, NAIVE)}
+
+    @property
+    def fallback_sensors(self) -> frozenset[str]:
+        """Sensors that validation left with the seasonal naive."""
+        return self._fallback
+
+    @property
+    def sensors(self) -> Sequence[str]:
+        """Sensors with a stored history, sorted."""
+        return [str(s) for s in self._history.sensors]
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Covariates that the model was trained with."""
+        return self._spec.covariates
+
+
+def _dated(rows: pd.DataFrame) -> pd.DataFrame:
+    missing = rows["hour"].isna().to_numpy()
+    if missing.any():
+        i = int(np.flatnonzero(missing)[0])
+        raise InputError("timestamp is required", place=f"column timestamp, row {i + 1}", found="an empty value")
+    if rows["avg_value"].notna().sum() == 0:
+        raise InputError("training needs hourly load", found="no avg_value at all")
+    return rows
+
+
+def _resolve_covariates(choice: str, panel: Panel) -> tuple[str, ...]:
+    present = tuple(n for n in COVARIATES if n in panel.covariates and not np.isnan(panel.covariates[n]).all())
+    if choice in ("auto", "none"):
+        return present if choice == "auto" else ()
+    wanted = tuple(name.strip() for name in choice.split(","))
+    lacking = [name for name in wanted if name not in present]
+    if lacking:
+        raise InputError(
+            f"covariate {', '.join(lacking)} must be a column of the data",
+            found=", ".join(present) or "no covariates",
+            remedy="covariates=auto takes those present",
+        )
+    return tuple(name for name in COVARIATES if name in wanted)
+
+
+def _preferred_naive(naive: Mapping[int, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The value a whole number of weeks before, else of days."""
+    return np.where(np.isnan(naive[HOURS_A_WEEK]), naive[HOURS_A_DAY], naive[HOURS_A_WEEK])
+
+
+def _no_better_than_naive(
+    error: NDArray[np.float64],
+    actual: NDArray[np.float64],
+    naive: Mapping[int, NDArray[np.float64]],
+    names: NDArray[np.object_],
+) -> frozenset[str]:
+    """Sensors whose mean absolute error is not below that of the better naive, on the forecasts all three have."""
+    table = pd.DataFrame({"model": error, **{str(lag): np.abs(actual - v) for lag, v in naive.items()}}).dropna()
+    by_sensor = table.groupby(names[table.index.to_numpy()])
+    mean, count = by_sensor.mean(), by_sensor.size()
+    worse = mean["model"] >= mean[[str(lag) for lag in naive]].min(axis=1)
+    return frozenset(str(name) for name in mean.index[worse & (count >= _FEWEST_TO_JUDGE)])
+
+
+def _without_history(sensors: Sequence[str], steps: int, reason: str) -> pd.DataFrame:
+    n = len(sensors) * steps
+    nothing = np.full(n, np.nan)
+    values = {name: nothing for name in ("predicted_load", "lower", "upper")}
+    names = np.repeat(np.array(sensors, dtype=object), steps)
+    horizon = np.tile(np.arange(1, steps + 1), len(sensors))
+    return answer_frame(names, nothing, horizon, values, _nothing(n), np.full(n, reason, dtype=object))
+
+
+def _rows(arrays: Mapping[str, NDArray[np.float64]], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    return {name: values[mask] for name, values in arrays.items()}
+
+
+def _nothing(n: int) -> NDArray[np.object_]:
+    return np.full(n, None, dtype=object)
+
+
+def _add(reason: NDArray[np.object_], where: NDArray[np.bool_], text: str) -> None:
+    for i in np.flatnonzero(where):
+        reason[i] = f"{reason[i]}; {text}" if reason[i] else text

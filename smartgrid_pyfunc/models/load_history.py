@@ -1,0 +1,62 @@
+"""The last four weeks of every sensor of the training data, kept with the model to forecast from when none is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smartgrid_pyfunc.features.panel import HISTORY_HOURS, LOADS, Panel
+
+
+class StoredHistory:
+    """Hours up to each sensor's origin, as matrices of shape (sensors, `HISTORY_HOURS`), NaN for gaps."""
+
+    def __init__(self, sensors: NDArray[np.object_], last_hour: NDArray[np.int64], columns: Mapping[str, Any]) -> None:
+        self.sensors, self._last_hour, self._columns = sensors, last_hour, dict(columns)
+        self._number = {name: i for i, name in enumerate(sensors)}
+
+    @classmethod
+    def from_panel(cls, panel: Panel) -> StoredHistory:
+        """Keep what stands at and before the origins of `panel`; sensors without any observed load are left out."""
+        seen = np.flatnonzero(panel.origin >= 0)
+        cells = panel.origin[seen][:, None] - np.arange(HISTORY_HOURS)[::-1]
+        columns = {name: values[cells] for name, values in {**panel.loads, **panel.covariates}.items()}
+        return cls(panel.sensor_ids[seen], panel.hour(seen, panel.origin[seen]), columns)
+
+    def __contains__(self, sensor: str) -> bool:
+        """True if the sensor was seen in training."""
+        return sensor in self._number
+
+    def panel(self, sensors: Sequence[str]) -> Panel:
+        """Return the stored history of known `sensors`, in the given order, as a panel."""
+        rows = np.array([self._number[s] for s in sensors], dtype=np.int64)
+        n = len(rows)
+        first_cell = np.arange(n) * 2 * HISTORY_HOURS + HISTORY_HOURS
+        grids = {name: self._grid(matrix[rows]) for name, matrix in self._columns.items()}
+        return Panel(
+            sensor_ids=self.sensors[rows],
+            first_cell=first_cell,
+            first_hour=self._last_hour[rows] - HISTORY_HOURS + 1,
+            n_hours=np.full(n, HISTORY_HOURS),
+            origin=first_cell + HISTORY_HOURS - 1,
+            loads={name: grids[name] for name in LOADS},
+            covariates={name: grid for name, grid in grids.items() if name not in LOADS},
+        )
+
+    @staticmethod
+    def _grid(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.hstack([np.full_like(matrix, np.nan), matrix]).ravel()
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the history as arrays."""
+        columns = {f"column_{name}": matrix for name, matrix in self._columns.items()}
+        return {"sensors": self.sensors, "last_hour": self._last_hour, **columns}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> StoredHistory:
+        """Undo `to_arrays`."""
+        columns = {n.removeprefix("column_"): a for n, a in arrays.items() if n.startswith("column_")}
+        return cls(arrays["sensors"], arrays["last_hour"], columns)

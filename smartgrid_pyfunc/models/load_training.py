@@ -1,0 +1,102 @@
+"""Training samples of the load model and the forest fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestRegressor
+
+from smartgrid_pyfunc.features.load import OPTIONAL_GROUPS, FeatureSpec, build_features
+from smartgrid_pyfunc.features.panel import Panel
+from smartgrid_pyfunc.forest import Forest
+from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK, MAX_HORIZON, InputError
+
+MIN_ROWS = 200
+_BLANKED = 0.15  # share of training rows that lack each optional group of features
+_CLIP = 8.0  # scaled residuals beyond this are faults or level shifts: they should not steer the forest
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n pairs of an origin and a target hour: sensor numbers, cells of the panel and lead times [h], shape (n,) each."""
+
+    sensor: NDArray[np.int64]
+    origin: NDArray[np.int64]
+    horizon: NDArray[np.int64]
+
+    @property
+    def target(self) -> NDArray[np.int64]:
+        """Cell of the target hour."""
+        return self.origin + self.horizon
+
+    def take(self, index: NDArray[Any]) -> Samples:
+        """Return the samples at `index`, a mask or positions."""
+        return Samples(self.sensor[index], self.origin[index], self.horizon[index])
+
+
+def draw_samples(panel: Panel, rng: np.random.Generator, *, repeats: int = 1) -> Samples:
+    """Pair every observed hour with `repeats` random origins before it.
+
+    Half of the horizons are drawn from 1…24 h and half from 1…168 h. A pair is kept if its origin was observed and has
+    at least a week of rows before it.
+    """
+    cells = np.flatnonzero(~np.isnan(panel.load))
+    sensor = panel.sensor_of_cell()[cells]
+    cells, sensor = np.tile(cells, repeats), np.tile(sensor, repeats)
+    near = rng.integers(1, HOURS_A_DAY + 1, len(cells))
+    far = rng.integers(1, MAX_HORIZON + 1, len(cells))
+    horizon = np.where(rng.random(len(cells)) < 0.5, near, far)
+    origin = cells - horizon
+    usable = (origin >= panel.first_cell[sensor] + HOURS_A_WEEK - 1) & ~np.isnan(panel.load[np.maximum(origin, 0)])
+    return Samples(sensor, origin, horizon).take(usable)
+
+
+def thin(samples: Samples, most: int, rng: np.random.Generator) -> Samples:
+    """Return at most `most` samples, drawn uniformly, in their order."""
+    if len(samples.origin) <= most:
+        return samples
+    return samples.take(np.sort(rng.choice(len(samples.origin), most, replace=False)))
+
+
+def fit_forest(
+    panel: Panel, samples: Samples, spec: FeatureSpec, residual: str, options: Mapping[str, Any], max_samples: int
+) -> tuple[Forest, NDArray[np.float64]]:
+    """Fit a random forest to the scaled difference between the load and the base `residual`.
+
+    Returns
+    -------
+    Forest
+    ndarray, shape (n_features,)
+        Impurity-based importances, summing to 1.
+
+    Raises
+    ------
+    InputError
+        If fewer than `MIN_ROWS` samples are left.
+    """
+    if len(samples.origin) < MIN_ROWS:
+        raise InputError(
+            f"training needs at least {MIN_ROWS} hours that have a week of history",
+            found=len(samples.origin),
+            remedy="give several weeks of hourly load per sensor",
+        )
+    design = build_features(panel, samples.sensor, samples.origin, samples.horizon, spec)
+    target = (panel.load[samples.target] - design.base[residual]) / design.scale
+    _blank_optional(design.features, spec, np.random.default_rng(options["random_state"]))
+    n = len(target)
+    forest = RandomForestRegressor(max_samples=max_samples if n > max_samples else None, n_jobs=-1, **options)
+    forest.fit(design.features, np.clip(target, -_CLIP, _CLIP))
+    return Forest.from_regressor(forest), forest.feature_importances_
+
+
+def _blank_optional(features: NDArray[np.float32], spec: FeatureSpec, rng: np.random.Generator) -> None:
+    names = spec.names()
+    for group in OPTIONAL_GROUPS.values():
+        columns = [names.index(name) for name in group if name in names]
+        rows = np.flatnonzero(rng.random(len(features)) < _BLANKED)
+        if columns:
+            features[rows[:, None], columns] = np.nan

@@ -1,0 +1,39 @@
+"""What a fitted model consists of, on disk: one compressed ``.npz`` of plain arrays and one JSON file. Nothing pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ARRAYS, _SETTINGS = "arrays.npz", "settings.json"
+
+
+def save_state(folder: Path, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> None:
+    """Write `arrays` and JSON-able `settings` into the existing `folder`."""
+    plain = {name: value.astype(str) if value.dtype == object else value for name, value in arrays.items()}
+    np.savez_compressed(folder / _ARRAYS, allow_pickle=False, **plain)
+    (folder / _SETTINGS).write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def load_state(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what `save_state` wrote; text comes back as object arrays of str."""
+    with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    return {n: a.astype(object) if a.dtype.kind == "U" else a for n, a in arrays.items()}, settings
+
+
+def with_prefix(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return `arrays` with each name put under ``prefix/``."""
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
+
+
+def under_prefix(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays whose names stand under ``prefix/``, without it."""
+    start = prefix + "/"
+    return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
