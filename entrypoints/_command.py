@@ -173,17 +173,19 @@ class _Timezone(click.ParamType[str]):
 
 
 class _Country(click.ParamType[str]):
-    """The ISO code of a country whose public holidays are known."""
+    """The ISO 3166 code of a country, or of a part of it (AU-VIC), whose public holidays are known."""
 
     name = "code"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         import holidays
 
-        code = str(value).upper()
-        if code not in holidays.list_supported_countries(include_aliases=True):
-            self.fail(f"{value!r} is no country with known holidays; write an ISO code like DE or AU.", param, ctx)
-        return code
+        text = str(value).upper()
+        code, _, region = text.partition("-")
+        regions = holidays.list_supported_countries(include_aliases=True).get(code)
+        if regions is None or (text != code and region not in regions):
+            self.fail(f"{value!r} has no known holidays; write an ISO code like DE or AU-VIC.", param, ctx)
+        return text
 
 
 data = option("--data", default="demo", help="demo (simulated), or a CSV or Parquet file, a glob or a folder.")

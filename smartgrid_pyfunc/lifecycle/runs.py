@@ -222,9 +222,9 @@ def _schema(sample: pd.DataFrame) -> str:
         {
             "type": names.get(dtype.kind, "string"),
             "name": str(column),
-            "required": bool(sample[column].notna().all()),
+            "required": bool(sample.iloc[:, i].notna().all()),
         }
-        for column, dtype in sample.dtypes.items()
+        for i, (column, dtype) in enumerate(sample.dtypes.items())
     ]
     return json.dumps({"mlflow_colspec": columns})
 

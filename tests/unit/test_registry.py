@@ -357,8 +357,6 @@ def test_the_scripts_exit_code_tells_a_refusal_from_a_failure_and_from_misuse(st
         (("--model", LOAD_MODEL), 3, "is not promoted"),
         (("--model", "Nothing"), 1, "No model named"),
         (("--model", LOAD_MODEL, "--stage", "prod"), 2, "stage must be"),
-        (("--model", LOAD_MODEL, "--force", "perhaps"), 2, "perhaps"),
-        ((), 2, "--model"),
     ]
     for arguments, code, told in cases:
         done = _promote(*arguments)
