@@ -186,7 +186,7 @@ def _join(arrays: Mapping[str, NDArray[Any]], n_features: int) -> Any:
 
 
 def _routing(n_trees: int, roots: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """A balanced search tree over the tree's number; its leaves are the roots of the trees."""
+    """Return a balanced search tree over the tree's number; its leaves are the roots of the trees."""
     left: list[int] = []
     right: list[int] = []
     threshold: list[float] = []

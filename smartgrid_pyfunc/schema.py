@@ -99,7 +99,7 @@ def _row(column: str, index: int) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """True for None, NaN, NaT and pandas' NA."""
+    """Return True for None, NaN, NaT and pandas' NA."""
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 

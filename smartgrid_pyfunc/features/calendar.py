@@ -54,14 +54,21 @@ def holiday_days(country: str, first_year: int, last_year: int) -> NDArray[np.in
     return np.array(sorted(found), dtype="datetime64[D]").astype(np.int64)
 
 
-def local_clock(hours: NDArray[np.int64], timezone: str) -> NDArray[np.datetime64]:
-    """Return the local wall clock [datetime64, minutes] of `hours` [hours since 1970-01-01 UTC], any shape."""
-    utc = hours.astype("datetime64[h]").astype("datetime64[m]")
+def local_clock(utc: NDArray[np.datetime64], timezone: str) -> NDArray[np.datetime64]:
+    """Return the local wall clock [datetime64, minutes] of instants in UTC, any shape."""
+    minutes = utc.astype("datetime64[m]")
     if timezone == "UTC":
-        return utc
-    offset = _offsets(np.ravel(hours) * 3600, timezone) // 60
-    clock: NDArray[np.datetime64] = utc + offset.reshape(utc.shape).astype("timedelta64[m]")
+        return minutes
+    offset = _offsets(np.ravel(minutes.astype("datetime64[s]").astype(np.int64)), timezone) // 60
+    clock: NDArray[np.datetime64] = minutes + offset.reshape(minutes.shape).astype("timedelta64[m]")
     return clock
+
+
+def hour_of_week(clock: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Return 0 (Monday 00:00) … 167 for each local `clock` time."""
+    hours = clock.astype("datetime64[h]").astype(np.int64)
+    week: NDArray[np.int64] = (hours + _THURSDAY * 24) % 168
+    return week
 
 
 def _offsets(seconds: NDArray[np.int64], timezone: str) -> NDArray[np.int64]:
@@ -75,7 +82,7 @@ def _offsets(seconds: NDArray[np.int64], timezone: str) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=64)
 def _transitions(timezone: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hours at which the zone's offset changes between 1900 and 2200 [s since 1970], and the offset from then on [s]."""
+    """Return when the zone's offset changes between 1900 and 2200 [s since 1970] and the offset from then on [s]."""
     start, stop = (int(np.datetime64(year, "s").astype(np.int64)) for year in ("1900-01-01", "2200-01-01"))
     days = np.arange(start, stop, 86_400)
     coarse = _zone_offsets(days, timezone)
@@ -115,7 +122,7 @@ def calendar_features(
         ``hour_of_day`` 0…23, ``day_of_week`` 0 = Monday, ``month`` 1…12, and 0/1 flags of the
         local day being a holiday, following one (``holiday_before``) and preceding one (``holiday_after``).
     """
-    clock = local_clock(hours, timezone)
+    clock = local_clock(hours.astype("datetime64[h]"), timezone)
     day = clock.astype("datetime64[D]")
     number = day.astype(np.int64)
     return {

@@ -47,7 +47,7 @@ _HISTORY = (
 _TEMPERATURE = ("temperature", "temperature_change", "temperature_day", "temperature_anomaly", "temperature_origin")
 _KNOWN_HOLIDAY = ("is_holiday", "is_holiday_day_lags", "is_holiday_week_lag", "is_holiday_before", "is_holiday_after")
 
-#: Columns that a request may lack, by what is missing; training blanks some of each group so that it still answers well.
+#: Features that a request may lack, by what is missing; training blanks some of each group to cope with that.
 OPTIONAL_GROUPS = {
     "min_value": ("min_value", "max_value", "count", "prev_hour_min", "prev_hour_max"),
     "temperature": _TEMPERATURE,
@@ -254,7 +254,7 @@ def _bases(loads: dict[str, NDArray[np.float64]], centre: NDArray[np.float64]) -
 
 
 def _count_ratio(panel: Panel, read: _Reader, days: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Readings behind the last same hour, as a share of the usual number: how complete that hour is."""
+    """Return the readings behind the last same hour, as a share of the usual number: how complete that hour is."""
     count = panel.loads["count"]
     usual = _mean(read.back(count, np.arange(HOURS_A_DAY)))
     return read.before_target(count, days[:, :1])[:, 0] / np.maximum(usual, 1.0)

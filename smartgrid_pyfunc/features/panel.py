@@ -10,8 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.schema import COVARIATES, HOURLY_REQUIRED, InputError, parse_identifiers, parse_numbers
-from smartgrid_pyfunc.schema import parse_timestamps, require_columns
+from smartgrid_pyfunc.schema import (
+    COVARIATES,
+    HOURLY_REQUIRED,
+    InputError,
+    parse_identifiers,
+    parse_numbers,
+    parse_timestamps,
+    require_columns,
+)
 
 #: Hours of history that the features of one forecast reach back, the origin's own hour included (four weeks).
 HISTORY_HOURS = 672

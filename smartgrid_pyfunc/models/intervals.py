@@ -46,7 +46,7 @@ class ResidualQuantiles:
     def bounds(
         self, level: float, horizon: NDArray[np.int64], sensor: NDArray[np.object_]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the lower and upper scaled residual of the central interval of probability `level`, shape (n,) each."""
+        """Return lower and upper scaled residuals of the central interval of probability `level`, shape (n,) each."""
         width = np.array([self._widths.get(s, 1.0) for s in sensor])
         group = _group(horizon)
         low, high = (

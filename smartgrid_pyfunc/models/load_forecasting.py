@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.calendar import check_timezone, holiday_days
@@ -123,8 +123,8 @@ class LoadForecastingModel(PythonModel):
         Returns
         -------
         LoadForecastingModel
-            Itself. The last four weeks of each sensor judge a first forest: they give the intervals and the sensors that
-            stay with the seasonal naive. The final forest then learns from all hours.
+            Itself. The last four weeks of each sensor judge a first forest: they give the intervals and the sensors
+            that stay with the seasonal naive. The final forest then learns from all hours.
 
         Raises
         ------
@@ -313,7 +313,7 @@ class LoadForecastingModel(PythonModel):
         hours = panel.hour(sensor, origin).astype(np.float64)
         answer = answer_frame(panel.sensor_ids[sensor], hours, horizon, found.values, found.model, found.reason)
         if params.explain:
-            answer["drivers"] = self._drivers(found)
+            answer["drivers"] = pd.Series(self._drivers(found), dtype=object)
         return pd.concat([answer, missing], ignore_index=True) if len(missing) else answer
 
     def _drivers(self, found: Forecast) -> NDArray[np.object_]:
@@ -410,7 +410,7 @@ def _resolve_covariates(choice: str, panel: Panel) -> tuple[str, ...]:
 
 
 def _preferred_naive(naive: Mapping[int, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The value a whole number of weeks before, else of days."""
+    """Return the value a whole number of weeks before, else of days."""
     return np.where(np.isnan(naive[HOURS_A_WEEK]), naive[HOURS_A_DAY], naive[HOURS_A_WEEK])
 
 
@@ -431,7 +431,7 @@ def _no_better_than_naive(
 def _without_history(sensors: Sequence[str], steps: int, reason: str) -> pd.DataFrame:
     n = len(sensors) * steps
     nothing = np.full(n, np.nan)
-    values = {name: nothing for name in ("predicted_load", "lower", "upper")}
+    values = dict.fromkeys(("predicted_load", "lower", "upper"), nothing)
     names = np.repeat(np.array(sensors, dtype=object), steps)
     horizon = np.tile(np.arange(1, steps + 1), len(sensors))
     return answer_frame(names, nothing, horizon, values, _nothing(n), np.full(n, reason, dtype=object))

@@ -27,7 +27,7 @@ class StoredHistory:
         return cls(panel.sensor_ids[seen], panel.hour(seen, panel.origin[seen]), columns)
 
     def __contains__(self, sensor: str) -> bool:
-        """True if the sensor was seen in training."""
+        """Return true if the sensor was seen in training."""
         return sensor in self._number
 
     def panel(self, sensors: Sequence[str]) -> Panel:

@@ -136,7 +136,7 @@ def answer_frame(
         "model": model,
         "reason": reason,
     }
-    return pd.DataFrame({name: columns[name] for name in ANSWER})
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=columns[name].dtype) for name in ANSWER})
 
 
 def _hour_text(hours: NDArray[np.float64]) -> NDArray[np.object_]:

@@ -22,7 +22,7 @@ _CLIP = 8.0  # scaled residuals beyond this are faults or level shifts: they sho
 
 @dataclass(frozen=True)
 class Samples:
-    """n pairs of an origin and a target hour: sensor numbers, cells of the panel and lead times [h], shape (n,) each."""
+    """Pairs of an origin and a target hour: sensor numbers, cells of the panel and lead times [h], shape (n,) each."""
 
     sensor: NDArray[np.int64]
     origin: NDArray[np.int64]

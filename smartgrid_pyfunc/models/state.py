@@ -1,4 +1,4 @@
-"""What a fitted model consists of, on disk: one compressed ``.npz`` of plain arrays and one JSON file. Nothing pickled."""
+"""What a fitted model consists of, on disk: a compressed ``.npz`` of plain arrays and a JSON file; nothing pickled."""
 
 from __future__ import annotations
 

@@ -1,0 +1,144 @@
+"""A fitted model as an MLflow model: code, plain arrays, signature, example and exact pins; nothing pickled."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlflow
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+
+import smartgrid_pyfunc
+from smartgrid_pyfunc.schema import (
+    ANOMALY_MODEL,
+    HOURLY_OPTIONAL,
+    HOURLY_REQUIRED,
+    LOAD_MODEL,
+    READING_OPTIONAL,
+    READING_REQUIRED,
+)
+
+#: What the served model's environment needs; versions are those of the training environment.
+SERVED = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "cloudpickle")
+#: What of the package a served model is made of.
+SERVED_CODE = ("__init__.py", "schema.py", "forest.py", "features", "models")
+
+_PACKAGE = Path(smartgrid_pyfunc.__file__).parent
+_CODE = "from mlflow.models import set_model\n\nfrom {module} import {name}\n\nset_model({name}())\n"
+
+_LOAD_ANSWER = {
+    "sensor_id": DataType.string,
+    "origin": DataType.string,
+    "horizon": DataType.long,
+    "timestamp": DataType.string,
+    "predicted_load": DataType.double,
+    "lower": DataType.double,
+    "upper": DataType.double,
+    "model": DataType.string,
+    "reason": DataType.string,
+}
+_LOAD_PARAMS = (
+    ParamSpec("hours_ahead", DataType.long, 24),
+    ParamSpec("use_ml", DataType.boolean, True),
+    ParamSpec("level", DataType.double, 0.9),
+    ParamSpec("explain", DataType.boolean, False),
+)
+_ANOMALY_ANSWER = {
+    "sensor_id": DataType.string,
+    "timestamp": DataType.string,
+    "is_anomaly": DataType.boolean,
+    "anomaly_score": DataType.double,
+    "p_value": DataType.double,
+    "expected_value": DataType.double,
+    "lower": DataType.double,
+    "upper": DataType.double,
+    "reason": DataType.string,
+    "profile": DataType.string,
+}
+
+
+class Packable(Protocol):
+    """What a model must offer to be packed."""
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted state into `folder`."""
+
+
+def signature_of(model_name: str) -> ModelSignature:
+    """Return the signature of a registered model's request, parameters and answer.
+
+    Inputs are of type any: MLflow would turn a missing boolean into a value, refuse time zones and read epoch numbers
+    as 1970; the model's own gate judges types and tells what is wrong.
+    """
+    required, optional, params, answer = {
+        LOAD_MODEL: (("sensor_id",), (*HOURLY_REQUIRED[1:], *HOURLY_OPTIONAL), _LOAD_PARAMS, _LOAD_ANSWER),
+        ANOMALY_MODEL: (READING_REQUIRED, READING_OPTIONAL, (), _ANOMALY_ANSWER),
+    }[model_name]
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    inputs: list[Any] = [ColSpec(anything, name) for name in required]
+    inputs += [ColSpec(anything, name, required=False) for name in optional]
+    outputs: list[Any] = [ColSpec(kind, name, required=False) for name, kind in answer.items()]
+    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(list(params)))
+
+
+def requirements() -> list[str]:
+    """Return the exact pins of the served model's environment."""
+    return [f"{name}=={version(name)}" for name in SERVED]
+
+
+@contextmanager
+def _neutral_folder(model: Packable) -> Iterator[tuple[Path, Path, Path]]:
+    """Lay out code file, package and state in a temporary folder, so that no path of this checkout is logged."""
+    with tempfile.TemporaryDirectory(prefix="smartgrid-model-") as name:
+        root = Path(name)
+        code, package, state = root / "model_code.py", root / _PACKAGE.name, root / "state"
+        code.write_text(_CODE.format(module=type(model).__module__, name=type(model).__name__), encoding="utf-8")
+        package.mkdir()
+        for part in SERVED_CODE:
+            source = _PACKAGE / part
+            if source.is_dir():
+                shutil.copytree(source, package / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, package / part)
+        state.mkdir()
+        model.save(state)
+        yield code, package, state
+
+
+def log_model(
+    model: Packable, model_name: str, example: pd.DataFrame, *, metadata: Mapping[str, Any] | None = None
+) -> ModelInfo:
+    """Log `model` to the active run as the artifact ``model``.
+
+    Parameters
+    ----------
+    model : Packable
+        A fitted model.
+    model_name : str
+        Registered name; decides on the signature.
+    example : DataFrame
+        A request that the model answers; logged as the input example and run once to check the package.
+    metadata : mapping, optional
+        Kept in the MLmodel file.
+    """
+    with _neutral_folder(model) as (code, package, state):
+        info: ModelInfo = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code),
+            artifacts={"state": str(state)},
+            code_paths=[str(package)],
+            signature=signature_of(model_name),
+            input_example=example,
+            pip_requirements=requirements(),
+            metadata=dict(metadata or {}),
+        )
+    return info

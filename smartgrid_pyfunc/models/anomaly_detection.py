@@ -1,0 +1,333 @@
+"""AnomalyDetectionModel: which readings are strange for this sensor at this hour, how strange, and why."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc.model import PythonModel
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+from sklearn.preprocessing import StandardScaler
+
+from smartgrid_pyfunc.features.calendar import check_timezone
+from smartgrid_pyfunc.features.profile import DEVIATIONS, LEVELS, Profile
+from smartgrid_pyfunc.features.readings import ReadingContext, parse_readings, read_context
+from smartgrid_pyfunc.forest import Forest
+from smartgrid_pyfunc.models.boundary import refusing_bad_input
+from smartgrid_pyfunc.models.load_request import check_size
+from smartgrid_pyfunc.models.reasons import NO_VALUE, explain, say_conflicts
+from smartgrid_pyfunc.models.state import load_state, save_state, under_prefix, with_prefix
+from smartgrid_pyfunc.schema import InputError, format_timestamps
+
+BASE = ("value", "hour_of_day", "day_of_week", "latitude", "longitude", "sensor_type")
+ANSWER = (
+    "sensor_id",
+    "timestamp",
+    "is_anomaly",
+    "anomaly_score",
+    "p_value",
+    "expected_value",
+    "lower",
+    "upper",
+    "reason",
+    "profile",
+)
+_CALIBRATION_SHARE = 0.25  # of the time, at its end
+_MAX_ROWS = 200_000  # readings that the forest draws its samples from
+_ALONE = 0.1  # share of training rows shown without history, as a single reading comes
+_MIN_READINGS = 200
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AnomalyParams:
+    """Training parameters of `AnomalyDetectionModel`.
+
+    Attributes
+    ----------
+    contamination : float
+        Share of strange readings expected, 0…0.5; goes to the IsolationForest too.
+    false_alarm_rate : float, optional
+        Share of normal readings that may be flagged; default `contamination`. A reading is flagged if its p-value is
+        not above it.
+    n_estimators, random_state : int
+        As in scikit-learn's IsolationForest.
+    timezone : str
+        IANA zone of the sensors' local clock.
+    """
+
+    contamination: float = 0.01
+    false_alarm_rate: float | None = None
+    n_estimators: int = 100
+    random_state: int = 42
+    timezone: str = "UTC"
+
+    @property
+    def alarm_rate(self) -> float:
+        """The false-alarm rate in force."""
+        return self.contamination if self.false_alarm_rate is None else self.false_alarm_rate
+
+
+class AnomalyDetectionModel(PythonModel):
+    """Isolation forest on a reading's base features and on how surprising it is in the light of its sensor's profile.
+
+    Parameters
+    ----------
+    **params
+        See `AnomalyParams`.
+
+    Notes
+    -----
+    Liu, Ting & Zhou (2008), "Isolation forest", ICDM. P-values are conformal, from the scores of a later window:
+    Laxhammar & Falkman (2014); they are uniform on readings that are exchangeable with that window.
+    """
+
+    def __init__(self, **params: Any) -> None:
+        self.params = AnomalyParams(**params)
+        check_timezone(self.params.timezone)
+        for name, rate in (("contamination", self.params.contamination), ("false_alarm_rate", self.params.alarm_rate)):
+            if not 0 < rate <= 0.5:
+                raise InputError(f"{name} must lie above 0 and not above 0.5", found=rate)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the training parameters by name; `deep` is there for scikit-learn's convention."""
+        return asdict(self.params)
+
+    def fit(self, readings: pd.DataFrame) -> AnomalyDetectionModel:
+        """Learn what is usual from readings of any number of sensors; labels are not looked at.
+
+        Parameters
+        ----------
+        readings : DataFrame
+            Columns ``sensor_id, sensor_type, timestamp, value`` and, as far as known, ``latitude, longitude``. Stays
+            unchanged.
+
+        Returns
+        -------
+        AnomalyDetectionModel
+            Itself. A first model, which has not seen the last quarter of the time, scores it: that gives the p-values.
+            The final profile and forest then learn from all readings.
+
+        Raises
+        ------
+        InputError
+            For bad rows and too little data.
+        """
+        context = read_context(parse_readings(readings), self.params.timezone)
+        time = context.rows["timestamp"].to_numpy().astype(np.int64)
+        if len(time) < _MIN_READINGS:
+            raise InputError(f"training needs at least {_MIN_READINGS} readings with a value", found=len(time))
+        cut = np.quantile(time, 1 - _CALIBRATION_SHARE)
+        self._learn(_select(context, time <= cut))
+        later = _select(context, time > cut)
+        # A share of the window equal to the rate would flag exactly that share of it: the budget is kept by design.
+        self._calibration = np.sort(self._score(later)) if len(later.rows) else np.array([0.0])
+        _log.info("calibrated on %d later readings", len(later.rows))
+        self._learn(context)
+        return self
+
+    def _learn(self, context: ReadingContext) -> None:
+        rng = np.random.default_rng(self.params.random_state)
+        self._types = np.array(sorted(set(context.rows["sensor_type"])), dtype=object)
+        self._profile = Profile.fit(context)
+        n = len(context.rows)
+        chosen = np.sort(rng.choice(n, _MAX_ROWS, replace=False)) if n > _MAX_ROWS else np.arange(n)
+        sample = _select(context, chosen)
+        group, _ = self._profile.group_of(sample.rows)
+        with np.errstate(invalid="ignore"):  # a column without any coordinate stays unknown
+            self._scaler = StandardScaler().fit(self._base_features(group, sample))
+        features = self._features(group, sample)
+        alone = rng.random(len(features)) < _ALONE
+        features[np.ix_(alone, np.arange(len(BASE) + 1, features.shape[1]))] = np.nan
+        options = {"n_estimators": self.params.n_estimators, "contamination": self.params.contamination}
+        forest = IsolationForest(random_state=self.params.random_state, n_jobs=1, **options).fit(features)
+        self._forest, self._depth_unit = _paths(forest)
+
+    def _base_features(self, group: NDArray[np.int64], context: ReadingContext) -> NDArray[np.float64]:
+        rows, profile = context.rows, self._profile
+        return np.column_stack(
+            [
+                (rows["value"].to_numpy() - profile.location[group]) / profile.scale[group],
+                context.hour_of_week % 24,
+                context.hour_of_week // 24,
+                rows["latitude"].to_numpy(),
+                rows["longitude"].to_numpy(),
+                np.searchsorted(self._types.astype(str), rows["sensor_type"].to_numpy().astype(str)),
+            ]
+        )
+
+    def _features(self, group: NDArray[np.int64], context: ReadingContext) -> NDArray[np.float32]:
+        base = self._scaler.transform(self._base_features(group, context))
+        surprise = self._profile.surprise(group, self._profile.deviations(group, context))
+        return np.hstack([base, np.log1p(surprise)]).astype(np.float32)
+
+    def _score(self, context: ReadingContext) -> NDArray[np.float64]:
+        group, _ = self._profile.group_of(context.rows)
+        return self._forest_score(self._features(group, context))
+
+    def _forest_score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Anomaly score 0…1, higher = stranger: 2^(-mean path length / expected path length)."""
+        return np.exp2(-self._forest.mean(features) / self._depth_unit)
+
+    def _p_value(self, score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of the calibration window that is at least as strange, the reading itself counted."""
+        n = len(self._calibration)
+        return (n - np.searchsorted(self._calibration, score, side="left") + 1) / (n + 1)
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Answer row for row, in the request's order; earlier rows of a sensor are its history. Learns nothing.
+
+        Raises
+        ------
+        MlflowException
+            With an error code that the server answers with status 400, and one sentence.
+        """
+        with refusing_bad_input():
+            check_size(len(model_input))
+            rows = parse_readings(model_input)
+        return self._answer(rows, read_context(rows, self.params.timezone))
+
+    def _answer(self, rows: pd.DataFrame, context: ReadingContext) -> pd.DataFrame:
+        group, level = self._profile.group_of(context.rows)
+        deviations = self._profile.deviations(group, context)
+        surprise = self._profile.surprise(group, deviations)
+        base = self._scaler.transform(self._base_features(group, context))
+        score = self._forest_score(np.hstack([base, np.log1p(surprise)]).astype(np.float32))
+        p_value = self._p_value(score)
+        flagged = p_value <= self.params.alarm_rate
+        expected = self._profile.expected(group, context.hour_of_week)
+        width = self._profile.half_width(group, context.hour_of_week, self.params.alarm_rate)
+        reason = explain(context, flagged, surprise, expected, width, self.params.timezone)
+        say_conflicts(reason, context)
+        found = {
+            "is_anomaly": flagged,
+            "anomaly_score": score,
+            "p_value": p_value,
+            "expected_value": expected,
+            "lower": expected - width,
+            "upper": expected + width,
+            "reason": reason,
+            "profile": np.array(LEVELS, dtype=object)[level],
+        }
+        return self._spread_to_rows(rows, context.position, found)
+
+    def _spread_to_rows(
+        self, rows: pd.DataFrame, position: NDArray[np.int64], found: dict[str, NDArray[Any]]
+    ) -> pd.DataFrame:
+        """Bring answers of distinct readings back to the request's rows; rows without a value are flagged."""
+        valued = position >= 0
+        columns: dict[str, Any] = {
+            "sensor_id": rows["sensor_id"].to_numpy(dtype=object),
+            "timestamp": format_timestamps(rows["timestamp"].to_numpy()),
+        }
+        if valued.all():
+            columns |= {name: values[position] for name, values in found.items()}
+        else:
+            columns |= {name: _placed(values, position, valued) for name, values in found.items()}
+            columns["is_anomaly"] = np.where(valued, columns["is_anomaly"], True).astype(bool)
+            columns["reason"][~valued] = NO_VALUE
+            columns["profile"][~valued] = self._levels_of(rows[~valued])
+        return pd.DataFrame({name: _column(columns[name]) for name in ANSWER})
+
+    def _levels_of(self, rows: pd.DataFrame) -> NDArray[np.object_]:
+        return np.array(LEVELS, dtype=object)[self._profile.group_of(rows)[1]]
+
+    @property
+    def scaler(self) -> StandardScaler:
+        """The fitted scaler of the base features."""
+        return self._scaler
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted model into the existing `folder`, as arrays and JSON."""
+        arrays = with_prefix("forest", self._forest.to_arrays()) | with_prefix("profile", self._profile.to_arrays())
+        arrays |= {"types": self._types, "calibration": self._calibration}
+        arrays |= {"scaler_mean": self._scaler.mean_, "scaler_scale": self._scaler.scale_}
+        save_state(folder, arrays, {"params": self.get_params(), "depth_unit": self._depth_unit})
+
+    @classmethod
+    def load(cls, folder: Path) -> AnomalyDetectionModel:
+        """Read what `save` wrote."""
+        model = cls()
+        model._restore(folder)
+        return model
+
+    def load_context(self, context: Any) -> None:
+        """Read the state that MLflow stored beside the code."""
+        self._restore(Path(context.artifacts["state"]))
+
+    def _restore(self, folder: Path) -> None:
+        arrays, settings = load_state(folder)
+        self.params = AnomalyParams(**settings["params"])
+        self._depth_unit = settings["depth_unit"]
+        self._types, self._calibration = arrays["types"], arrays["calibration"]
+        self._scaler = _scaler(arrays["scaler_mean"], arrays["scaler_scale"])
+        self._forest = Forest.from_arrays(under_prefix("forest", arrays))
+        self._profile = Profile.from_arrays(under_prefix("profile", arrays))
+
+    @property
+    def sensors(self) -> Sequence[str]:
+        """Sensors with a profile of their own, sorted."""
+        return [str(s) for s in self._profile.sensors]
+
+
+def feature_names() -> tuple[str, ...]:
+    """Return the names of the forest's features, in order."""
+    return (*BASE, *(f"surprise_{name}" for name in DEVIATIONS))
+
+
+def _select(context: ReadingContext, index: NDArray[Any]) -> ReadingContext:
+    rows = context.rows.iloc[index].reset_index(drop=True)
+    return ReadingContext(
+        rows, context.hour_of_week[index], context.context[index], context.conflicting[index], np.arange(len(rows))
+    )
+
+
+def _column(values: NDArray[Any]) -> pd.Series[Any]:
+    """Return a column of the array's own type: pandas would turn None among texts into NaN, which is not JSON."""
+    return pd.Series(values, dtype=values.dtype)
+
+
+def _placed(values: NDArray[Any], position: NDArray[np.int64], valued: NDArray[np.bool_]) -> NDArray[np.object_]:
+    result = np.full(len(position), None, dtype=object)
+    result[valued] = values[position[valued]]
+    return result
+
+
+def _scaler(mean: NDArray[np.float64], scale: NDArray[np.float64]) -> StandardScaler:
+    scaler = StandardScaler()
+    scaler.mean_, scaler.scale_, scaler.var_ = mean, scale, scale**2
+    scaler.n_features_in_, scaler.n_samples_seen_ = len(mean), 1
+    return scaler
+
+
+def _paths(forest: IsolationForest) -> tuple[Forest, float]:
+    """Return the forest with path lengths at its leaves, and the expected path length of its sample size.
+
+    Liu, Ting & Zhou (2008), eq. 1 and 2: a leaf that holds n samples counts its depth plus c(n).
+    """
+    trees = [estimator.tree_ for estimator in forest.estimators_]
+    values = [_depths(tree) + _average_path(tree.n_node_samples) for tree in trees]
+    return Forest.from_trees(trees, values), float(_average_path(np.array([forest.max_samples_]))[0])
+
+
+def _depths(tree: Any) -> NDArray[np.float64]:
+    depth = np.zeros(tree.node_count)
+    for node in range(tree.node_count):
+        for child in (tree.children_left[node], tree.children_right[node]):
+            if child >= 0:
+                depth[child] = depth[node] + 1
+    return depth
+
+
+def _average_path(n: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Average path length c(n) of an unsuccessful search in a binary search tree of n samples."""
+    large = np.maximum(n, 3).astype(np.float64)
+    length = 2.0 * (np.log(large - 1.0) + np.euler_gamma) - 2.0 * (large - 1.0) / large
+    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, length))
