@@ -231,30 +231,48 @@ def test_stage_deprecation_is_silenced_and_nothing_else(store):
 # ----------------------------------------------------------------------------------------------- half-done promotions
 
 
-def _kill_at(call: str, version: str) -> None:
-    """Promote in a process that dies without a word at the registry's `call`."""
+def _promote_with(call: str, then: str, version: str, stage: str = "Production") -> int:
+    """Promote in a process in which `then` happens at the registry's `call`; return its exit code."""
     code = f"""
         import os, sys
         sys.path.insert(0, {str(ROOT)!r})
         import mlflow
         from smartgrid_pyfunc.lifecycle import registry
-        setattr(mlflow.MlflowClient, {call!r}, lambda *a, **k: os._exit(9))
-        registry.promote({LOAD_MODEL!r}, version={version!r})
+        real = mlflow.MlflowClient.{call}
+        def disturbed(*args, **settings):
+            {then}
+        mlflow.MlflowClient.{call} = disturbed
+        registry.promote({LOAD_MODEL!r}, version={version!r}, stage={stage!r})
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=os.environ, timeout=60, check=False)
-    assert done.returncode == 9
+    return done.returncode
 
 
 @pytest.mark.parametrize("call", ["set_registered_model_alias", "transition_model_version_stage"])
 def test_a_promotion_killed_half_way_serves_the_former_and_is_completed_by_the_next(store, call):
     first, second = _version(store, GOOD), _version(store, GOOD)
     registry.promote(LOAD_MODEL, version=first)
-    _kill_at(call, second)
+    assert _promote_with(call, "os._exit(9)", second) == 9
     stages, aliases = _state(store)
     assert registry.production_version(LOAD_MODEL) == first
     assert all(stages[version] != "Archived" for version in aliases.values())
     registry.promote(LOAD_MODEL, version=second)
     assert _state(store) == ({first: "Archived", second: "Production"}, {"champion": second})
+
+
+def test_a_champion_being_archived_never_leaves_its_alias_behind(store):
+    version = _version(store, GOOD)
+    registry.promote(LOAD_MODEL)
+    then = "real(*args, **settings); os._exit(9)"
+    assert _promote_with("transition_model_version_stage", then, version, "Archived") == 9
+    assert _state(store) == ({version: "Archived"}, {})
+
+
+def test_a_promotion_that_another_one_crosses_ends_with_stage_and_alias_agreeing(store):
+    first, second = _version(store, GOOD), _version(store, GOOD)
+    then = f"real(*args, **settings); args[0].set_registered_model_alias({LOAD_MODEL!r}, 'champion', {first!r})"
+    assert _promote_with("transition_model_version_stage", then, second) == 0
+    assert _state(store) == ({first: "None", second: "Production"}, {"champion": second})
 
 
 def test_the_next_call_repairs_even_if_it_is_refused(store):
