@@ -3,7 +3,7 @@
     python benchmarks/aggregation.py --rows 10000000
 
 Both apply the same rules: repeated readings count once, contradicting ones by the mean of their distinct values.
-The file holds 50 sensors at one-minute steps, shuffled; one row in 1,000 is repeated, one contradicted. Prints Markdown.
+The file holds 50 sensors at one-minute steps, shuffled; one row in 1,000 is repeated, one contradicted.
 """
 
 from __future__ import annotations

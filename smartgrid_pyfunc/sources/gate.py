@@ -257,8 +257,8 @@ def _as_flag(raw: str, kind: str, table: Table) -> str:
 def _as_time(raw: str, kind: str, table: Table) -> str:
     if kind == "VARCHAR":
         return f"CASE WHEN regexp_full_match({raw}, '{_ISO}') THEN TRY_CAST({raw} AS TIMESTAMPTZ)::TIMESTAMP END"
-    if kind in _NANOSECONDS:  # a plain cast would round to the next microsecond
-        return f"make_timestamp(epoch_ns({raw}) // 1000)"
+    if kind in _NANOSECONDS:  # a plain cast would round up, and // would round times before 1970 up
+        return f"make_timestamp((epoch_ns({raw}) - (epoch_ns({raw}) % 1000 + 1000) % 1000) // 1000)"
     return f"{raw}::TIMESTAMP" if kind in _TIMES else "NULL::TIMESTAMP"
 
 
