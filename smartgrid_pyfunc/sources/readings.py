@@ -70,6 +70,8 @@ def load_readings(data: str, *, on_progress: Progress | None = None) -> Readings
 def _drop_duplicates(rows: Arrays) -> tuple[Arrays, dict[str, int]]:
     keys = rows["sensor"], rows["timestamp"]
     distinct, starts = changes(*keys, rows["value"]), np.flatnonzero(changes(*keys))
+    if distinct.all() and len(starts) == len(distinct):  # the usual case, without another copy in memory
+        return rows, {}
     per_time = np.add.reduceat(distinct.astype(np.int64), starts)
     kept = {name: column[distinct] for name, column in rows.items()}
     if LABEL in rows:  # a reading is anomalous if any of its copies is labelled so

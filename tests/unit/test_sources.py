@@ -340,6 +340,13 @@ def test_unordered_rows_are_sorted_and_counted(tmp_path):
     assert load.frame["value"].tolist() == [0, 15, 30, 45]
 
 
+def test_the_demonstration_grid_passes_the_gate():
+    hourly, readings = load_hourly("demo"), load_readings("demo")
+    assert hourly.report.kind == readings.report.kind == "readings"
+    assert not hourly.frame["avg_value"].isna().any()
+    assert readings.frame["is_anomaly"].any()
+
+
 # --- properties: few sensors, instants and values, so that repetitions and contradictions are common
 
 rows = st.tuples(
