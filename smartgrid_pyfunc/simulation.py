@@ -291,7 +291,8 @@ def _holidays(local: pd.DatetimeIndex, country: str | None) -> Flags:
         ) from None
     years = range(local[0].year, local[-1].year + 1)
     try:
-        calendar = holidays.country_holidays(country, years=years)
+        code, _, region = country.partition("-")
+        calendar = holidays.country_holidays(code, subdiv=region or None, years=years)
     except (NotImplementedError, KeyError):
         raise InputError("country must be an ISO 3166 code with known holidays", found=country) from None
     free = np.array([day.toordinal() for day in calendar], dtype=np.int64)
@@ -676,7 +677,7 @@ def simulate(
     timezone : str
         IANA name of the clock that people and the sun follow.
     country : str, optional
-        ISO 3166 code for public holidays; None for none.
+        ISO 3166 code of the public holidays, of a country or a part of it (AU-VIC); None for none.
     on_progress : callable, optional
         Called with the sensors done and their total after each part.
 

@@ -182,12 +182,16 @@ def test_csv_and_parquet_carry_the_same_rows(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
 
 
-def test_holidays_are_those_of_the_local_date(tmp_path: Path) -> None:
-    simulate(tmp_path / "g", sensors=1, days=30, timezone="Australia/Melbourne", start="2025-01-06")
+@pytest.mark.parametrize(
+    ("country", "dates"),
+    [("AU", ["2025-01-26"]), ("AU-VIC", ["2025-01-27"]), (None, [])],  # Victoria moves a Sunday's to Monday
+)
+def test_holidays_are_those_of_the_local_date(tmp_path: Path, country: str | None, dates: list[str]) -> None:
+    simulate(tmp_path / "g", sensors=1, days=30, timezone="Australia/Melbourne", country=country)
     weather = pd.read_parquet(tmp_path / "g" / "weather.parquet")
     free = weather.loc[weather["is_holiday"] == 1, "timestamp"].dt.tz_convert("Australia/Melbourne")
-    assert [str(day) for day in free.dt.date.unique()] == ["2025-01-26"]  # Australia Day
-    assert len(free) == 24
+    assert [str(day) for day in free.dt.date.unique()] == dates
+    assert len(free) == 24 * len(dates)
 
 
 def test_a_holiday_looks_more_like_a_sunday_than_like_a_workday() -> None:
@@ -336,6 +340,7 @@ def test_an_empty_folder_and_missing_parents_are_accepted(tmp_path: Path) -> Non
         ("longitude", 200),
         ("timezone", "Mars/Olympus"),
         ("country", "XX"),
+        ("country", "AU-XX"),
     ],
 )
 def test_a_parameter_out_of_range_is_named_before_anything_is_written(tmp_path: Path, name: str, value: object) -> None:
