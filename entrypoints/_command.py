@@ -208,10 +208,10 @@ max_depth = option("--max-depth", type=_Whole(), default=None, help="Depth of th
 hours_ahead = option(
     "--hours-ahead", type=click.IntRange(1, MAX_HORIZON), default=24, help="Horizon that is evaluated [h]."
 )
-test_days = option("--test-days", type=click.IntRange(min=1), default=14, help="Last days, kept for evaluation.")
+test_days = option("--test-days", type=click.IntRange(min=1), default=28, help="Last days, kept for evaluation.")
 register = option("--register", type=click.BOOL, default=True, help="Register the model as a new version.")
 
 
-def n_estimators(default: int = 200) -> Decorator:
+def n_estimators(default: int = 100) -> Decorator:
     """Return the option ``--n-estimators`` with the model's own default."""
     return option("--n-estimators", type=click.IntRange(1, 5000), default=default, help="Number of trees.")

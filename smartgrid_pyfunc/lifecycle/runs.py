@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -178,8 +179,33 @@ def log_table(path: str, table: pd.DataFrame) -> None:
         text = str(table.to_json(orient="records", date_format="iso", indent=1))
     else:
         raise ValueError(f"a table is logged as .csv or .json, not as {path!r}")
-    with plain_errors(f"log the table {path}"):
+    log_text(path, text)
+
+
+def log_text(path: str, text: str) -> None:
+    """Log `text` as the artifact `path` of the active run."""
+    with plain_errors(f"log {path}"):
         mlflow.log_text(text, path)
+
+
+def log_bytes(path: str, content: bytes) -> None:
+    """Log `content` as the artifact `path` of the active run."""
+    with plain_errors(f"log {path}"), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / Path(path).name
+        file.write_bytes(content)
+        mlflow.log_artifact(str(file), str(Path(path).parent) if "/" in path else None)
+
+
+def log_folder(run_id: str, folder: Path, path: str) -> None:
+    """Log the files of `folder` under `path` to a run that may have ended."""
+    with plain_errors(f"log {folder}"):
+        mlflow.MlflowClient().log_artifacts(run_id, str(folder), path)
+
+
+def set_tags(tags: Mapping[str, str]) -> None:
+    """Set `tags` on the active run."""
+    with plain_errors("set tags"):
+        mlflow.set_tags(dict(tags))
 
 
 def log_input(

@@ -1,0 +1,1 @@
+"""From data to a registered version: what each training entry point does, step by step."""

@@ -1,0 +1,173 @@
+"""Train, evaluate, log and register the load model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from smartgrid_pyfunc import plots
+from smartgrid_pyfunc.evaluation.backtest import backtest, midnight_origins
+from smartgrid_pyfunc.evaluation.metrics import Summary, naive_scales, summarise
+from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
+from smartgrid_pyfunc.lifecycle import packaging, registry, runs
+from smartgrid_pyfunc.models.load_forecasting import NAIVE, LoadForecastingModel
+from smartgrid_pyfunc.schema import HOURS_A_DAY, LOAD_EXPERIMENT, LOAD_MODEL, InputError, format_timestamps
+from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
+from smartgrid_pyfunc.training.outcome import Outcome, log_report
+
+_LEVEL = 0.9
+_FEWEST_TRAINING_DAYS = 21
+_EXAMPLE_HOURS = 200  # of one sensor, in the logged input example
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What the model fitted without the last days is worth in them, and in as many days before (in sample)."""
+
+    forecasts: pd.DataFrame
+    test: Summary
+    train: Summary
+
+
+def train_load_model(
+    data: str,
+    *,
+    sensor_type: str = "power,energy",
+    hours_ahead: int = 24,
+    test_days: int = 28,
+    register: bool = True,
+    nested: bool = False,
+    **params: Any,
+) -> Outcome:
+    """Train on `data`, evaluate on its last `test_days`, refit on all of it, log and register.
+
+    Parameters
+    ----------
+    data : str
+        See `smartgrid_pyfunc.sources`.
+    sensor_type : str
+        Types of readings that count as load, separated by commas.
+    hours_ahead : int
+        Horizon of the evaluation [h]; the model always answers 1…168.
+    test_days : int
+        Length of the evaluation at the end of each sensor's data [days].
+    register : bool
+        Make the logged model a new version of `LoadForecastingModel`.
+    nested : bool
+        See `runs.tracked_run`.
+    **params
+        Of `LoadForecastingModel`.
+    """
+    model = LoadForecastingModel(**params)
+    with runs.tracked_run(LOAD_EXPERIMENT, run_name=f"load forecast, {hours_ahead} h ahead", nested=nested) as run:
+        source = load_hourly(data, sensor_type=sensor_type, on_progress=_log.info)
+        log_report(source.report, source.frame, data)
+        evaluation = _evaluate(model, source.frame, hours_ahead, test_days)
+        metrics = _metrics(evaluation, model)
+        settings = {"hours_ahead": hours_ahead, "test_days": test_days, "sensor_type": sensor_type, "data": data}
+        runs.log_results(model.get_params() | settings, metrics)
+        _log.info("refitting on all hours")
+        final = LoadForecastingModel(**params).fit(source.frame)
+        _log_artifacts(evaluation, final)
+        info = packaging.log_model(final, LOAD_MODEL, _example(source.frame))
+        runs.set_tags(_tags(final, test_days))
+        version = _register(info.model_uri, metrics, source) if register else None
+        return Outcome(LOAD_MODEL, run.info.run_id, info.model_uri, version, metrics)
+
+
+def _evaluate(model: LoadForecastingModel, hourly: pd.DataFrame, hours_ahead: int, test_days: int) -> _Evaluation:
+    last = hourly.groupby("sensor_id")["timestamp"].transform("max")
+    before = hourly["timestamp"] <= last - pd.Timedelta(days=test_days)
+    train = hourly[before]
+    _check_length(train, test_days)
+    _log.info("evaluating on the last %d days", test_days)
+    model.fit(train)
+    panel = build_panel(parse_hourly(hourly))
+    timezone = model.params.timezone
+    forecasts, known = (
+        backtest(model, panel, _origins(panel, timezone, test_days, weeks_back), hours_ahead, level=_LEVEL)
+        for weeks_back in (0, 1)
+    )
+    if forecasts.empty:
+        raise InputError(
+            "the evaluation needs a local midnight with observed load in the last days",
+            found=f"none in {test_days} days",
+            remedy="give more days of test_days",
+        )
+    test = summarise(forecasts, scales=naive_scales(train), timezone=timezone)
+    return _Evaluation(forecasts, test, summarise(known, timezone=timezone, prefix="train_"))
+
+
+def _check_length(train: pd.DataFrame, test_days: int) -> None:
+    span = train.groupby("sensor_id")["timestamp"].agg(lambda t: t.max() - t.min()) if len(train) else pd.Series([])
+    days = span.max() / pd.Timedelta(days=1) if len(span) else 0.0
+    if days < _FEWEST_TRAINING_DAYS:
+        raise InputError(
+            f"training needs at least {_FEWEST_TRAINING_DAYS} days before the last {test_days} days of a sensor",
+            found=f"{days:.0f} days",
+            remedy="give more data or a smaller test_days",
+        )
+
+
+def _origins(panel: Panel, timezone: str, days: int, windows_back: int) -> Any:
+    """Origins in the last `days`, or in as many days further back."""
+    last = panel.origin - windows_back * days * HOURS_A_DAY
+    return midnight_origins(panel, last - days * HOURS_A_DAY + 1, last, timezone)
+
+
+def _metrics(evaluation: _Evaluation, model: LoadForecastingModel) -> dict[str, float]:
+    train = {name: value for name, value in evaluation.train.overall.items() if name.startswith("train_")}
+    by_naive = float((evaluation.forecasts["model"] == NAIVE).mean())
+    extra = {"fallback_sensors": float(len(model.fallback_sensors)), "test_naive_share": by_naive}
+    return train | evaluation.test.overall | extra
+
+
+def _log_artifacts(evaluation: _Evaluation, model: LoadForecastingModel) -> None:
+    test, forecasts = evaluation.test, evaluation.forecasts
+    ordered = sorted(model.feature_importances_.items(), key=lambda item: -item[1])
+    runs.log_text("feature_importance.txt", "".join(f"{name}\t{share:.6f}\n" for name, share in ordered))
+    runs.log_figure("plots/feature_importance.png", plots.feature_importance(*zip(*ordered, strict=True)))
+    runs.log_figure("plots/forecast_against_actual.png", plots.forecast_against_actual(_shown(forecasts), level=_LEVEL))
+    runs.log_figure("plots/error_by_horizon.png", plots.error_by_horizon(_drawn(test.by_horizon)))
+    runs.log_figure("plots/error_by_hour.png", plots.error_by_hour(_drawn(test.by_hour)))
+    for name in ("by_sensor", "by_horizon", "by_hour"):
+        runs.log_table(f"tables/{name}.csv", getattr(test, name).reset_index())
+
+
+def _drawn(table: pd.DataFrame) -> pd.DataFrame:
+    names = {"mae": "model", "naive_24_mae": "naive_24", "naive_168_mae": "naive_168"}
+    return table.reset_index().rename(columns=names)
+
+
+def _shown(forecasts: pd.DataFrame) -> pd.DataFrame:
+    """Return the day ahead of each origin in the last week, which do not overlap."""
+    end = forecasts.groupby("sensor_id")["timestamp"].transform("max")
+    week = forecasts["timestamp"] > end - pd.Timedelta(days=7)
+    return forecasts[week & (forecasts["horizon"] <= HOURS_A_DAY)]
+
+
+def _example(hourly: pd.DataFrame) -> pd.DataFrame:
+    """Return the last hours of the first sensor as a client would send them."""
+    first = hourly[hourly["sensor_id"] == hourly["sensor_id"].iloc[0]]
+    rows = first.tail(_EXAMPLE_HOURS).dropna(axis="columns", how="all").reset_index(drop=True)
+    return rows.assign(timestamp=format_timestamps(rows["timestamp"].dt.tz_localize(None).to_numpy()))
+
+
+def _tags(model: LoadForecastingModel, test_days: int) -> dict[str, str]:
+    foresight = ", ".join(model.covariates)
+    tags = {"smartgrid.metrics_describe": f"a fit without the last {test_days} days; the logged model is fitted on all"}
+    return tags | ({"smartgrid.perfect_foresight": f"{foresight} as measured"} if foresight else {})
+
+
+def _register(uri: str, metrics: dict[str, float], source: HourlyLoad) -> str:
+    text = (
+        f"{source.report.sensors} sensors, {source.report.first:%Y-%m-%d} to {source.report.last:%Y-%m-%d}. "
+        f"MAE {metrics['test_mae']:.4g} against {metrics['naive_mae']:.4g} of the better seasonal naive "
+        f"(skill {metrics['test_skill']:.1%})."
+    )
+    return registry.register(uri, LOAD_MODEL, description=text)
