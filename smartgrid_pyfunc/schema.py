@@ -8,7 +8,9 @@ refused with one sentence if it does not (text in a number, epoch numbers as tim
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import numbers
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -47,6 +49,7 @@ HOURS_A_WEEK = 168
 MAX_HORIZON = 168
 
 _SHOWN = 40  # characters of an offending value that an error repeats
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")  # neither UTF-8 nor arrays of text can hold them
 
 
 class InputError(ValueError):
@@ -78,7 +81,7 @@ def _sentence(rule: str, place: str, found: Any, remedy: str) -> str:
 
 
 def require_columns(present: Iterable[str], required: Iterable[str], *, place: str = "") -> None:
-    """Raise `InputError` naming every column of `required` that is not `present`."""
+    """Raise `InputError` naming each column of `required` that is not `present` and each known one that occurs twice."""
     present = list(present)
     missing = [name for name in required if name not in present]
     if missing:
@@ -88,6 +91,10 @@ def require_columns(present: Iterable[str], required: Iterable[str], *, place: s
             found=", ".join(map(str, present)) or "no columns",
             remedy="add the column or rename the one that holds it",
         )
+    known = {*READING_REQUIRED, *READING_OPTIONAL, *HOURLY_REQUIRED, *HOURLY_OPTIONAL}
+    twice = [name for name in dict.fromkeys(present) if present.count(name) > 1 and name in known]
+    if twice:
+        raise InputError(f"column {', '.join(twice)} must occur once", place=place, remedy="drop or rename the others")
 
 
 def _first(bad: NDArray[np.bool_]) -> int:
@@ -111,17 +118,18 @@ def parse_identifiers(column: pd.Series[Any], name: str = "sensor_id") -> NDArra
     Raises
     ------
     InputError
-        For a missing or empty identifier and for any other type.
+        For a missing or empty identifier, one that is not valid Unicode text, and for any other type.
     """
     values = column.to_numpy(dtype=object)
     result = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):
-        if type(value) is str and value:
-            result[i] = value
+        if isinstance(value, str) and value and not _UNSTORABLE.search(value):
+            result[i] = str(value)
         elif isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)):
             result[i] = str(int(value))
         else:
-            found = "an empty value" if value == "" or is_missing(value) else repr(value)
+            empty = is_missing(value) or (isinstance(value, str) and not value)
+            found = "an empty value" if empty else repr(value)
             raise InputError(f"{name} must be text", place=_row(name, i), found=found, remedy="name the sensor")
     return result
 
@@ -135,7 +143,8 @@ def parse_numbers(column: pd.Series[Any], name: str) -> NDArray[np.float64]:
         For text (even if it looks like a number), booleans, other objects and infinities.
     """
     dtype = column.dtype
-    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
+    plain = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
+    if plain and not pd.api.types.is_bool_dtype(dtype):
         result = column.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         result = _numbers_from_objects(column.to_numpy(dtype=object), name)
@@ -151,10 +160,10 @@ def parse_numbers(column: pd.Series[Any], name: str) -> NDArray[np.float64]:
 def _numbers_from_objects(values: NDArray[np.object_], name: str) -> NDArray[np.float64]:
     result = np.full(len(values), np.nan)
     for i, value in enumerate(values):
-        if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+        if isinstance(value, (numbers.Real, decimal.Decimal)) and not isinstance(value, (bool, np.bool_)):
             try:
                 result[i] = float(value)
-            except OverflowError:
+            except (OverflowError, ValueError):
                 result[i] = np.inf
         elif not is_missing(value):
             raise InputError(
@@ -177,22 +186,22 @@ def parse_timestamps(column: pd.Series[Any], name: str = "timestamp") -> NDArray
     dtype = column.dtype
     if pd.api.types.is_datetime64_any_dtype(dtype):
         index = pd.DatetimeIndex(column)
-        parsed = (index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index).as_unit("us").to_numpy()
     else:
-        parsed = _timestamps_from_objects(column.to_numpy(dtype=object), name)
-    return _check_years(parsed, name)
+        index = _timestamps_from_objects(column.to_numpy(dtype=object), name)
+    # Years first: a far date does not fit into microseconds.
+    utc = _check_years(index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index, name)
+    return np.asarray(utc.as_unit("us").to_numpy())
 
 
-def _timestamps_from_objects(values: NDArray[np.object_], name: str) -> NDArray[np.datetime64]:
+def _timestamps_from_objects(values: NDArray[np.object_], name: str) -> pd.DatetimeIndex:
     for i, value in enumerate(values):
         text = type(value) is str and len(value) >= 10 and value[4] == "-" and value[7] == "-"
         if not (text or isinstance(value, (dt.datetime, np.datetime64)) or is_missing(value)):
             raise _not_a_timestamp(name, i, value)
     try:
-        index = pd.to_datetime(values, format="ISO8601", utc=True)  # type: ignore[arg-type]
+        return pd.DatetimeIndex(pd.to_datetime(values, format="ISO8601", utc=True))  # type: ignore[arg-type]
     except (ValueError, TypeError, OverflowError):
         raise _first_unparseable(values, name) from None
-    return np.asarray(pd.DatetimeIndex(index).tz_localize(None).as_unit("us").to_numpy())
 
 
 def _first_unparseable(values: NDArray[np.object_], name: str) -> InputError:
@@ -213,9 +222,9 @@ def _not_a_timestamp(name: str, i: int, value: Any) -> InputError:
     )
 
 
-def _check_years(parsed: NDArray[np.datetime64], name: str) -> NDArray[np.datetime64]:
-    with np.errstate(invalid="ignore"):
-        strange = (parsed < np.datetime64("1900-01-01")) | (parsed >= np.datetime64("2200-01-01"))
+def _check_years(times: pd.DatetimeIndex, name: str) -> pd.DatetimeIndex:
+    parsed = times.to_numpy()
+    strange = (parsed < np.datetime64("1900-01-01")) | (parsed >= np.datetime64("2200-01-01"))
     if strange.any():
         i = _first(strange)
         raise InputError(
@@ -224,13 +233,14 @@ def _check_years(parsed: NDArray[np.datetime64], name: str) -> NDArray[np.dateti
             found=str(parsed[i]),
             remedy="check the unit of the clock",
         )
-    return parsed
+    return times
 
 
 def format_timestamps(times: NDArray[np.datetime64]) -> NDArray[np.object_]:
-    """Return ISO 8601 UTC text (``2026-03-01T12:00:00Z``) for each time, None for NaT."""
+    """Return ISO 8601 UTC text (``2026-03-01T12:00:00Z``) for each time, None for NaT; fractions only where needed."""
     whole = times.astype("datetime64[s]")
-    exact = np.all((whole == times) | np.isnat(times))
-    text = np.datetime_as_string(whole if exact else times, timezone="UTC").astype(object)
+    text = np.datetime_as_string(whole, timezone="UTC").astype(object)
+    fractional = (whole != times) & ~np.isnat(times)
+    text[fractional] = np.datetime_as_string(times[fractional], timezone="UTC").astype(object)
     text[np.isnat(times)] = None
     return text

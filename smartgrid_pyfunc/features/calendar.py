@@ -14,13 +14,14 @@ from smartgrid_pyfunc.schema import InputError
 CALENDAR = ("hour_of_day", "day_of_week", "month")
 HOLIDAY = ("holiday", "holiday_before", "holiday_after")
 _THURSDAY = 3  # 1970-01-01
+_STEP = 900  # s; clocks change at quarter hours of UTC at the finest (Lord Howe Island at half past)
 
 
 def check_timezone(name: str) -> str:
     """Return `name` if it is an IANA time zone, otherwise raise `InputError`."""
     try:
         zoneinfo.ZoneInfo(name)
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+    except (TypeError, ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
         raise InputError(
             "timezone must be a name of the IANA database", found=repr(name), remedy="for example Europe/London"
         ) from None
@@ -87,7 +88,7 @@ def _transitions(timezone: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     days = np.arange(start, stop, 86_400)
     coarse = _zone_offsets(days, timezone)
     changed = np.flatnonzero(np.diff(coarse))
-    fine = (days[changed][:, None] + np.arange(0, 86_400 + 1, 3_600)).ravel()
+    fine = (days[changed][:, None] + np.arange(0, 86_400 + 1, _STEP)).ravel()
     instants = np.concatenate([[start], fine])
     offsets = _zone_offsets(instants, timezone)
     keep = np.concatenate([[True], np.diff(offsets) != 0])

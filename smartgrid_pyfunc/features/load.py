@@ -114,7 +114,8 @@ def build_features(
     Returns
     -------
     Design
-        A row depends on its own sensor's cells up to `origin` and on covariates up to the target hour only.
+        A row depends on its own sensor's loads up to `origin` and on its covariates up to the target hour only, the
+        holiday flag up to a day after it.
     """
     parts = [_build_chunk(panel, sensor[c], origin[c], horizon[c], spec) for c in _chunks(len(sensor))]
     return Design(

@@ -24,7 +24,7 @@ from smartgrid_pyfunc.schema import (
 HISTORY_HOURS = 672
 LOADS = ("avg_value", "min_value", "max_value", "count")
 _MAX_CELLS = 200_000_000
-_HOUR = np.timedelta64(1, "h")
+_LARGEST = 1e30  # beyond it squares and float32 features overflow
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,31 @@ def parse_hourly(frame: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        For a missing column, a wrong type, an infinite value, a time that is not a full hour, a negative or fractional
-        count, a holiday flag other than 0 and 1.
+        For a missing column, a wrong type, an infinite or absurdly large value, a time that is not a full hour, a
+        negative or fractional count, a holiday flag other than 0 and 1.
     """
     require_columns(frame.columns, HOURLY_REQUIRED)
     columns: dict[str, Any] = {"sensor_id": parse_identifiers(frame["sensor_id"])}
     columns["hour"] = _full_hours(parse_timestamps(frame["timestamp"]))
     for name in (*LOADS, *COVARIATES):
         if name in frame.columns:
-            columns[name] = parse_numbers(frame[name], name)
+            columns[name] = _sized(parse_numbers(frame[name], name), name)
     _check_counts(columns.get("count"))
     _check_flags(columns.get("is_holiday"))
     return pd.DataFrame(columns, copy=False)
+
+
+def _sized(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    absurd = np.abs(values) > _LARGEST
+    if absurd.any():
+        i = int(np.flatnonzero(absurd)[0])
+        raise InputError(
+            f"{name} must not exceed {_LARGEST:g} in size",
+            place=f"column {name}, row {i + 1}",
+            found=values[i],
+            remedy="leave unknown values empty",
+        )
+    return values
 
 
 def _full_hours(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
@@ -166,7 +179,8 @@ def build_panel(rows: pd.DataFrame) -> Panel:
 
 def _sorted_codes(ids: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
     codes, unique = pd.factorize(ids, sort=False)
-    order = np.argsort(unique.astype(str), kind="stable")
+    # Not through an array of text, whose cells would all be as long as the longest name.
+    order = np.array(sorted(range(len(unique)), key=unique.__getitem__), dtype=np.int64)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return rank[codes], unique[order]

@@ -286,7 +286,7 @@ class LoadForecastingModel(PythonModel):
     def _answer(self, request: LoadRequest, params: ForecastParams) -> pd.DataFrame:
         stored = [s for s in request.from_store if s in self._history]
         unknown = [s for s in request.from_store if s not in self._history]
-        parts = [_without_history(unknown, params.hours_ahead, "the sensor is unknown and no history was sent")]
+        parts = [_without_history(unknown, params, "the sensor is unknown and no history was sent")]
         if stored:
             parts.append(self._answer_panel(self._history.panel(stored), params))
         if request.panel is not None:
@@ -295,7 +295,7 @@ class LoadForecastingModel(PythonModel):
         answer = pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
         place = {sensor: i for i, sensor in enumerate(request.sensors)}
         order = np.argsort(answer["sensor_id"].map(place).to_numpy(), kind="stable")
-        return answer.take(order).reset_index(drop=True) if len(filled) > 1 else answer
+        return answer.take(order).reset_index(drop=True)
 
     def _answer_panel(self, panel: Panel, params: ForecastParams) -> pd.DataFrame:
         seen = np.flatnonzero(panel.origin >= 0)
@@ -304,7 +304,7 @@ class LoadForecastingModel(PythonModel):
         horizon = np.tile(np.arange(1, steps + 1), len(seen))
         blind = [str(s) for s in panel.sensor_ids[panel.origin < 0]]
         missing = _without_history(
-            blind, steps, "no observed load among the rows sent, which replace the stored history"
+            blind, params, "no observed load among the rows sent, which replace the stored history"
         )
         if not len(seen):
             return missing
@@ -428,13 +428,15 @@ def _no_better_than_naive(
     return frozenset(str(name) for name in mean.index[worse & (count >= _FEWEST_TO_JUDGE)])
 
 
-def _without_history(sensors: Sequence[str], steps: int, reason: str) -> pd.DataFrame:
+def _without_history(sensors: Sequence[str], params: ForecastParams, reason: str) -> pd.DataFrame:
+    steps = params.hours_ahead
     n = len(sensors) * steps
     nothing = np.full(n, np.nan)
     values = dict.fromkeys(("predicted_load", "lower", "upper"), nothing)
     names = np.repeat(np.array(sensors, dtype=object), steps)
     horizon = np.tile(np.arange(1, steps + 1), len(sensors))
-    return answer_frame(names, nothing, horizon, values, _nothing(n), np.full(n, reason, dtype=object))
+    answer = answer_frame(names, nothing, horizon, values, _nothing(n), np.full(n, reason, dtype=object))
+    return answer.assign(drivers=pd.Series(_nothing(n), dtype=object)) if params.explain else answer
 
 
 def _rows(arrays: Mapping[str, NDArray[np.float64]], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:

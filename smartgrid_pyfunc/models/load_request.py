@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.panel import HISTORY_HOURS, LOADS, Panel, build_panel, parse_hourly
-from smartgrid_pyfunc.schema import MAX_HORIZON, InputError, format_timestamps, require_columns
+from smartgrid_pyfunc.schema import COVARIATES, MAX_HORIZON, InputError, format_timestamps, require_columns
 
 ALL_SENSORS = "all"
 ANSWER = ("sensor_id", "origin", "horizon", "timestamp", "predicted_load", "lower", "upper", "model", "reason")
@@ -33,12 +34,24 @@ class ForecastParams:
     def parse(cls, params: Mapping[str, Any] | None) -> ForecastParams:
         """Check `params`; unknown names are ignored, as MLflow's server does."""
         given = {k: v for k, v in (params or {}).items() if k in cls.__dataclass_fields__ and v is not None}
+        for name, value in given.items():
+            _check_type(name, value)
         result = cls(**given)
         if not 1 <= result.hours_ahead <= MAX_HORIZON:
             raise InputError(f"hours_ahead must lie in 1…{MAX_HORIZON}", found=result.hours_ahead)
         if not 0 < result.level < 1:
             raise InputError("level must lie between 0 and 1", found=result.level, remedy="0.9 asks for 90 %")
         return result
+
+
+def _check_type(name: str, value: Any) -> None:
+    kind, words = {
+        "hours_ahead": (numbers.Integral, "a whole number"),
+        "level": (numbers.Real, "a number"),
+    }.get(name, ((bool, np.bool_), "true or false"))
+    truth = isinstance(value, (bool, np.bool_))
+    if not isinstance(value, kind) or (truth and "true" not in words):
+        raise InputError(f"{name} must be {words}", found=repr(value))
 
 
 @dataclass(frozen=True)
@@ -89,11 +102,12 @@ def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_bare(rows: pd.DataFrame, bare: NDArray[np.bool_]) -> None:
-    valued = bare & rows["avg_value"].notna().to_numpy()
+    names = [name for name in (*LOADS, *COVARIATES) if name in rows.columns]
+    valued = bare[:, None] & rows[names].notna().to_numpy()
     if valued.any():
-        i = int(np.flatnonzero(valued)[0])
+        i, k = (int(number) for number in np.argwhere(valued)[0])
         raise InputError(
-            "timestamp is required where avg_value is given",
+            f"timestamp is required where {names[k]} is given",
             place=f"column timestamp, row {i + 1}",
             found="an empty value",
             remedy="send the start of the hour in UTC",
