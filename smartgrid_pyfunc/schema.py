@@ -81,7 +81,7 @@ def _sentence(rule: str, place: str, found: Any, remedy: str) -> str:
 
 
 def require_columns(present: Iterable[str], required: Iterable[str], *, place: str = "") -> None:
-    """Raise `InputError` naming each column of `required` that is not `present` and each known one that occurs twice."""
+    """Raise `InputError` naming columns of `required` that are not `present` and known ones that occur twice."""
     present = list(present)
     missing = [name for name in required if name not in present]
     if missing:

@@ -12,6 +12,8 @@ _FIRST_HOURS = np.array([1, 2, 3, 5, 9, 17, 25, 49, 97])  # first horizon [h] of
 _PROBABILITIES = np.linspace(0.0, 1.0, 401)
 _FEWEST = 50  # residuals that a group needs for quantiles of its own
 _SHRINK = 100.0  # residuals that count as much as the sensor's own when its width is estimated
+_TAIL = 0.95  # probability beyond which a sensor's residuals may be faults: they should not set its width
+_DEAD = 1e-3  # of the widest sensor's width: a constant sensor tells nothing about the others
 
 
 class ResidualQuantiles:
@@ -37,9 +39,9 @@ class ResidualQuantiles:
         """Estimate from n out-of-sample scaled residuals (NaN is left out), their horizons [h] and sensors."""
         known = ~np.isnan(residuals)
         residuals, horizon, sensor = residuals[known], horizon[known], sensor[known]
-        widths = _sensor_widths(residuals, sensor)
-        relative = residuals / np.array([widths[s] for s in sensor]) if len(sensor) else residuals
-        group = _group(horizon)
+        widths, living = _sensor_widths(residuals, sensor)
+        relative = (residuals / np.array([widths[s] for s in sensor], dtype=float))[living]
+        group = _group(horizon[living])
         rows = [_quantiles(relative[group == g], relative) for g in range(len(_FIRST_HOURS))]
         return cls(np.array(rows), widths)
 
@@ -70,18 +72,23 @@ def _group(horizon: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.searchsorted(_FIRST_HOURS, horizon, side="right") - 1
 
 
-def _sensor_widths(residuals: NDArray[np.float64], sensor: NDArray[np.object_]) -> dict[str, float]:
-    """Mean absolute residual of each sensor relative to all, drawn towards 1 where a sensor has few."""
-    if not len(residuals):
-        return {}
-    size = np.abs(residuals)
-    overall = max(float(np.median(size)), 1e-9)
-    widths = {}
-    for name in np.unique(sensor.astype(str)):
-        own = size[sensor == name]
-        share = len(own) / (len(own) + _SHRINK)
-        widths[str(name)] = max(share * float(np.median(own)) / overall + (1 - share), 1e-3)
-    return widths
+def _sensor_widths(
+    residuals: NDArray[np.float64], sensor: NDArray[np.object_]
+) -> tuple[dict[str, float], NDArray[np.bool_]]:
+    """Mean absolute residual of each sensor relative to all, drawn towards 1 where a sensor has few.
+
+    Constant sensors are left out of "all": among many of them the residuals of the others would look huge. The second
+    array marks the residuals of the other sensors. A mean, not a median: that of a sensor often at rest is 0.
+    """
+    names, code = np.unique(sensor.astype(str), return_inverse=True)
+    size, count = np.abs(residuals), np.bincount(code, minlength=len(names))
+    parts = np.split(size[np.argsort(code, kind="stable")], np.cumsum(count)[:-1]) if len(names) else []
+    own = np.array([np.minimum(part, np.quantile(part, _TAIL)).mean() for part in parts])
+    living = (own >= _DEAD * own.max(initial=0.0))[code]
+    overall = max(float(np.average(own, weights=count * (own >= _DEAD * own.max()))), 1e-9) if len(own) else 1.0
+    share = count / (count + _SHRINK)
+    widths = np.maximum(share * own / overall + (1 - share), 1e-3)
+    return dict(zip(names.tolist(), widths.tolist(), strict=True)), living
 
 
 def _quantiles(own: NDArray[np.float64], every: NDArray[np.float64]) -> NDArray[np.float64]:
