@@ -29,6 +29,7 @@ ML, NAIVE = "random_forest", "seasonal_naive"
 _LEAST_KNOWN = 0.8  # share of the last 168 hours that the forest needs
 _CALIBRATION_DAYS = 28
 _CALIBRATION_TREES = 50
+_SHORTEST_JUDGEMENT_DAYS = 14
 _CALIBRATION_ROWS = 60_000
 _FEWEST_TO_JUDGE = 100  # validation forecasts below which a sensor keeps the forest
 _YEARS_AHEAD = 10  # of public holidays kept with the model
@@ -63,7 +64,7 @@ class LoadParams:
     min_samples_split: int = 2
     min_samples_leaf: int = 3
     max_features: float = 0.33
-    max_samples: int = 40_000
+    max_samples: int = 20_000
     max_rows: int = 250_000
     random_state: int = 42
     residual: str = "blend"
@@ -135,6 +136,26 @@ class LoadForecastingModel(PythonModel):
         self._spec = self._feature_spec(panel)
         rng = np.random.default_rng(self.params.random_state)
         self._calibrate(panel, rng)
+        return self._learn(panel, rng)
+
+    def refit(self, hourly: pd.DataFrame) -> LoadForecastingModel:
+        """Learn from data that go on after those of the earlier `fit`.
+
+        The hours since then judge the model as it is, which renews intervals and fallbacks; then the forest learns from
+        all hours. Where less than two weeks have passed this is `fit`. Parameters, result and errors are as there.
+        """
+        panel = build_panel(_dated(parse_hourly(hourly)))
+        known = self._history.last_hour(panel.sensor_ids)
+        cutoff = panel.first_cell + known - panel.first_hour
+        if np.median(panel.origin - cutoff) < _SHORTEST_JUDGEMENT_DAYS * HOURS_A_DAY:
+            return self.fit(hourly)
+        rng = np.random.default_rng(self.params.random_state)
+        self._judge(panel, cutoff, rng)
+        self._spec = self._feature_spec(panel)
+        return self._learn(panel, rng)
+
+    def _learn(self, panel: Panel, rng: np.random.Generator) -> LoadForecastingModel:
+        """Fit the forest to all hours of `panel` and remember the last weeks."""
         samples = thin(draw_samples(panel, rng), self.params.max_rows, rng)
         _log.info("fitting %d trees on %d rows", self.params.n_estimators, len(samples.origin))
         self._forest, importances = self._fit_forest(panel, samples, self.params.n_estimators)
@@ -165,6 +186,10 @@ class LoadForecastingModel(PythonModel):
         _log.info("calibrating on the last %d days of each sensor", _CALIBRATION_DAYS)
         trees = min(self.params.n_estimators, _CALIBRATION_TREES)
         self._forest, _ = self._fit_forest(panel, thin(before, self.params.max_rows, rng), trees)
+        self._judge(panel, cutoff, rng)
+
+    def _judge(self, panel: Panel, cutoff: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Learn intervals and fallbacks from the present forest's errors at the hours after each sensor's `cutoff`."""
         later = draw_samples(panel, rng, repeats=4)
         later = thin(later.take(later.target > cutoff[later.sensor]), _CALIBRATION_ROWS, rng)
         self._learn_errors(panel, later)

@@ -30,6 +30,12 @@ class StoredHistory:
         """Return true if the sensor was seen in training."""
         return sensor in self._number
 
+    def last_hour(self, sensors: Sequence[str] | NDArray[np.object_]) -> NDArray[np.int64]:
+        """Return the last stored hour of each sensor [hours since 1970-01-01 UTC]; the far future for unknown ones."""
+        never = np.iinfo(np.int64).max // 2
+        known = {name: int(hour) for name, hour in zip(self.sensors, self._last_hour, strict=True)}
+        return np.array([known.get(name, never) for name in sensors], dtype=np.int64)
+
     def panel(self, sensors: Sequence[str]) -> Panel:
         """Return the stored history of known `sensors`, in the given order, as a panel."""
         rows = np.array([self._number[s] for s in sensors], dtype=np.int64)

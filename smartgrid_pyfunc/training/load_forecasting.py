@@ -72,7 +72,7 @@ def train_load_model(
         settings = {"hours_ahead": hours_ahead, "test_days": test_days, "sensor_type": sensor_type, "data": data}
         runs.log_results(model.get_params() | settings, metrics)
         _log.info("refitting on all hours")
-        final = LoadForecastingModel(**params).fit(source.frame)
+        final = model.refit(source.frame)
         _log_artifacts(evaluation, final)
         info = packaging.log_model(final, LOAD_MODEL, _example(source.frame))
         runs.set_tags(_tags(final, test_days))
