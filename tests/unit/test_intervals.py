@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_intervals_widen_with_the_level() -> None:
     horizon, sensor = np.arange(1, 169), np.array(["a", "b"] * 84, dtype=object)
     levels = [0.01, 0.3, 0.5, 0.9, 0.99, 0.999]
     bounds = [quantiles.bounds(level, horizon, sensor) for level in levels]
-    for (low, high), (lower, higher) in zip(bounds, bounds[1:], strict=False):
+    for (low, high), (lower, higher) in itertools.pairwise(bounds):
         assert np.all(lower <= low)
         assert np.all(higher >= high)
         assert np.all(low <= high)
