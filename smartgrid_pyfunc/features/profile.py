@@ -24,6 +24,7 @@ _FEWEST_A_LEVEL = 48  # readings before a sensor is known by itself
 _SPREAD_FLOOR = 0.3  # of the spread over all hours
 _RELATIVE_FLOOR = 1e-3  # of the median value: constant sensors must not explode
 _TINY = 1e-9
+_LARGEST = 1e12  # deviation: values near the end of the floating-point range must not become infinite
 
 
 class Profile:
@@ -68,6 +69,8 @@ class Profile:
 
     def _fit_tails(self, group: NDArray[np.int64], start: int, n: int, context: ReadingContext) -> None:
         inside = np.flatnonzero(group >= 0)
+        if not len(inside):  # no sensor, or no type, has enough readings
+            return
         deviations = self.deviations(group + start, context)[inside]
         for j in range(len(DEVIATIONS)):
             by_group = pd.Series(deviations[:, j]).groupby(group[inside]).quantile(1 - _TAIL).unstack()
@@ -95,10 +98,12 @@ class Profile:
     def deviations(self, group: NDArray[np.int64], context: ReadingContext) -> NDArray[np.float64]:
         """Return folded deviations, shape (m, len(DEVIATIONS)): multiples of the spread, or hours; NaN if unknown."""
         hour = context.hour_of_week
-        value = context.rows["value"].to_numpy() - self.expected(group, hour)
         scaled = context.context.copy()
-        scaled[:, :3] = np.abs(scaled[:, :3]) / self.scale[group, None]
-        return np.column_stack([np.abs(value) / self.spread[group, hour % 24], scaled])
+        with np.errstate(over="ignore"):
+            value = context.rows["value"].to_numpy() - self.expected(group, hour)
+            scaled[:, :3] = np.abs(scaled[:, :3]) / self.scale[group, None]
+            folded = np.column_stack([np.abs(value) / self.spread[group, hour % 24], scaled])
+        return np.minimum(folded, _LARGEST)
 
     def surprise(self, group: NDArray[np.int64], deviations: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return -log of each deviation's tail probability in its group, shape (m, len(DEVIATIONS)); NaN if unknown."""
@@ -151,7 +156,8 @@ def _by_group(values: Any, n: int) -> NDArray[np.float64]:
 
 def _mean_deviation(residual: pd.Series[Any], group: NDArray[np.int64], n: int) -> NDArray[np.float64]:
     """Spread of sensors that stand still more than half of the time, where the median deviation is zero."""
-    return _by_group(residual.groupby(group).mean(), n)
+    with np.errstate(over="ignore"):
+        return _by_group(residual.groupby(group).mean(), n)
 
 
 def _centre(

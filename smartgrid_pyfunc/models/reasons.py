@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.profile import DEVIATIONS
 from smartgrid_pyfunc.features.readings import CONTEXT, ReadingContext
-from smartgrid_pyfunc.schema import UNITS
 
 NO_VALUE = "no value"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -40,15 +39,14 @@ def explain(
     reason = np.full(len(flagged), None, dtype=object)
     rows = np.flatnonzero(flagged)
     top = np.argmax(np.nan_to_num(surprise[rows], nan=-1.0), axis=1)
-    value, kind = context.rows["value"].to_numpy(), context.rows["sensor_type"].to_numpy()
+    value, units = context.rows["value"].to_numpy(), context.rows["unit"].to_numpy()
     clock = "" if timezone == "UTC" else " local time"
     for row, j in zip(rows, top, strict=True):
-        unit = UNITS.get(kind[row], "")
         measures = dict(zip(CONTEXT, context.context[row], strict=True))
         hour = int(context.hour_of_week[row])
         when = f"{_DAYS[hour // 24]} {hour % 24:02d}:00{clock}"
         usual = (expected[row] - width[row], expected[row] + width[row])
-        reason[row] = _SENTENCES[DEVIATIONS[j]](value[row], unit, measures, when, usual)
+        reason[row] = _SENTENCES[DEVIATIONS[j]](value[row], units[row], measures, when, usual)
     return reason
 
 
@@ -73,7 +71,8 @@ def _changed(since: str, name: str) -> Callable[..., str]:
 
 
 def _jumped(value: float, unit: str, measures: dict[str, float], when: str, usual: tuple[float, float]) -> str:
-    return f"jumped by {_with_unit(measures['step'], unit)} in {_duration(measures['gap_hours'])}"
+    step, hours = _with_unit(measures["step"], unit), _duration(measures["gap_hours"])
+    return f"jumped by {step} to {_with_unit(value, unit)} in {hours}"
 
 
 def _flat(value: float, unit: str, measures: dict[str, float], when: str, usual: tuple[float, float]) -> str:
