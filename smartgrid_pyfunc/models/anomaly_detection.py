@@ -19,8 +19,7 @@ from smartgrid_pyfunc.features.calendar import check_timezone
 from smartgrid_pyfunc.features.profile import DEVIATIONS, LEVELS, Profile
 from smartgrid_pyfunc.features.readings import ReadingContext, parse_readings, read_context
 from smartgrid_pyfunc.forest import Forest
-from smartgrid_pyfunc.models.boundary import refusing_bad_input
-from smartgrid_pyfunc.models.load_request import check_size
+from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
 from smartgrid_pyfunc.models.reasons import NO_VALUE, explain, say_conflicts
 from smartgrid_pyfunc.models.state import load_state, save_state, under_prefix, with_prefix
 from smartgrid_pyfunc.schema import InputError, format_timestamps
@@ -40,8 +39,14 @@ ANSWER = (
 )
 _CALIBRATION_SHARE = 0.25  # of the time, at its end
 _MAX_ROWS = 200_000  # readings that the forest draws its samples from
-_ALONE = 0.1  # share of training rows shown without history, as a single reading comes
+_MAX_CALIBRATION = 20_000  # readings of the calibration window that are kept
 _MIN_READINGS = 200
+_LARGEST = 1e6  # spreads from the usual value: one absurd training value must not flatten the scaled feature
+_STRANGEST = 1e4  # surprise beyond which nothing is stranger
+
+# What a reading's sensor has earlier readings for, as bits: the one before (1), a day (2) and a week before (4).
+_NEEDED = np.array([{"value": 0, "day_change": 2, "week_change": 4}.get(name, 1) for name in DEVIATIONS])
+_HISTORIES = (0, 1, 3, 5, 7)
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +91,9 @@ class AnomalyDetectionModel(PythonModel):
     Notes
     -----
     Liu, Ting & Zhou (2008), "Isolation forest", ICDM. P-values are conformal, from the scores of a later window:
-    Laxhammar & Falkman (2014); they are uniform on readings that are exchangeable with that window.
+    Laxhammar & Falkman (2014); they are uniform on readings that are exchangeable with that window. A reading is
+    compared with scores made from as much history as it has itself (Mondrian: Vovk, Gammerman & Shafer 2005, ch. 4),
+    so that a request without history raises no more false alarms than one with a week of it.
     """
 
     def __init__(self, **params: Any) -> None:
@@ -126,12 +133,31 @@ class AnomalyDetectionModel(PythonModel):
             raise InputError(f"training needs at least {_MIN_READINGS} readings with a value", found=len(time))
         cut = np.quantile(time, 1 - _CALIBRATION_SHARE)
         self._learn(_select(context, time <= cut))
-        later = _select(context, time > cut)
-        # A share of the window equal to the rate would flag exactly that share of it: the budget is kept by design.
-        self._calibration = np.sort(self._score(later)) if len(later.rows) else np.array([0.0])
-        _log.info("calibrated on %d later readings", len(later.rows))
+        self._calibrate(_select(context, time > cut))
         self._learn(context)
         return self
+
+    def _calibrate(self, later: ReadingContext) -> None:
+        """Score readings that the model has not seen, once for each extent of history."""
+        n, needed = len(later.rows), int(np.ceil(1 / self.params.alarm_rate)) - 1
+        if n < needed:
+            raise InputError(
+                f"a false_alarm_rate of {self.params.alarm_rate:g} needs {needed} readings in the last quarter",
+                found=n,
+                remedy="give more readings or a higher rate",
+            )
+        later = _select(later, np.linspace(0, n - 1, min(n, _MAX_CALIBRATION)).astype(np.int64))
+        group, _ = self._profile.group_of(later.rows)
+        surprise = self._surprise(group, later)
+        own = _history(surprise)
+        self._calibration = {}
+        for history in _HISTORIES:
+            enough = (own & history) == history
+            used = np.flatnonzero(enough if enough.sum() >= needed else np.ones(len(own), dtype=bool))
+            hidden = np.where(_NEEDED & ~history, np.nan, surprise[used])
+            scores = self._forest_score(self._features(group[used], _select(later, used), hidden))
+            self._calibration[history] = np.sort(scores)
+        _log.info("calibrated on %d later readings", len(own))
 
     def _learn(self, context: ReadingContext) -> None:
         rng = np.random.default_rng(self.params.random_state)
@@ -143,18 +169,20 @@ class AnomalyDetectionModel(PythonModel):
         group, _ = self._profile.group_of(sample.rows)
         with np.errstate(invalid="ignore"):  # a column without any coordinate stays unknown
             self._scaler = StandardScaler().fit(self._base_features(group, sample))
-        features = self._features(group, sample)
-        alone = rng.random(len(features)) < _ALONE
-        features[np.ix_(alone, np.arange(len(BASE) + 1, features.shape[1]))] = np.nan
+        surprise = self._surprise(group, sample)
+        self._ordinary = pd.DataFrame(surprise).median().fillna(0.0).to_numpy()
+        features = self._features(group, sample, surprise)
         options = {"n_estimators": self.params.n_estimators, "contamination": self.params.contamination}
         forest = IsolationForest(random_state=self.params.random_state, n_jobs=1, **options).fit(features)
         self._forest, self._depth_unit = _paths(forest)
 
     def _base_features(self, group: NDArray[np.int64], context: ReadingContext) -> NDArray[np.float64]:
         rows, profile = context.rows, self._profile
+        with np.errstate(over="ignore"):
+            value = (rows["value"].to_numpy() - profile.location[group]) / profile.scale[group]
         return np.column_stack(
             [
-                (rows["value"].to_numpy() - profile.location[group]) / profile.scale[group],
+                np.clip(value, -_LARGEST, _LARGEST),
                 context.hour_of_week % 24,
                 context.hour_of_week // 24,
                 rows["latitude"].to_numpy(),
@@ -163,23 +191,34 @@ class AnomalyDetectionModel(PythonModel):
             ]
         )
 
-    def _features(self, group: NDArray[np.int64], context: ReadingContext) -> NDArray[np.float32]:
-        base = self._scaler.transform(self._base_features(group, context))
-        surprise = self._profile.surprise(group, self._profile.deviations(group, context))
-        return np.hstack([base, np.log1p(surprise)]).astype(np.float32)
+    def _surprise(self, group: NDArray[np.int64], context: ReadingContext) -> NDArray[np.float64]:
+        return self._profile.surprise(group, self._profile.deviations(group, context))
 
-    def _score(self, context: ReadingContext) -> NDArray[np.float64]:
-        group, _ = self._profile.group_of(context.rows)
-        return self._forest_score(self._features(group, context))
+    def _features(
+        self, group: NDArray[np.int64], context: ReadingContext, surprise: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        base = self._base_features(group, context)
+        if len(base):  # scikit-learn's scaler refuses an empty array
+            base = self._scaler.transform(base)
+        known = np.where(np.isnan(surprise), self._ordinary, surprise)  # what is not known is not strange
+        off = self._profile.deviations(group, context)[:, :1]
+        # The tree's thresholds are drawn evenly over a feature's range: the root keeps apart what is strange and what
+        # is absurd. The highest surprise finds what only one kind of evidence tells, and the deviation in spreads is
+        # not dulled by strange readings that a sensor had in training.
+        tails = np.sqrt(np.minimum(np.column_stack([known, known.max(axis=1), off]), _STRANGEST))
+        return np.hstack([base, tails]).astype(np.float32)
 
     def _forest_score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Anomaly score 0…1, higher = stranger: 2^(-mean path length / expected path length)."""
         return np.exp2(-self._forest.mean(features) / self._depth_unit)
 
-    def _p_value(self, score: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _p_value(self, score: NDArray[np.float64], history: NDArray[np.int64]) -> NDArray[np.float64]:
         """Share of the calibration window that is at least as strange, the reading itself counted."""
-        n = len(self._calibration)
-        return (n - np.searchsorted(self._calibration, score, side="left") + 1) / (n + 1)
+        result = np.empty(len(score))
+        for extent, scores in self._calibration.items():
+            mine, n = history == extent, len(scores)
+            result[mine] = (n - np.searchsorted(scores, score[mine], side="left") + 1) / (n + 1)
+        return result
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Answer row for row, in the request's order; earlier rows of a sensor are its history. Learns nothing.
@@ -190,17 +229,14 @@ class AnomalyDetectionModel(PythonModel):
             With an error code that the server answers with status 400, and one sentence.
         """
         with refusing_bad_input():
-            check_size(len(model_input))
-            rows = parse_readings(model_input)
+            rows = parse_readings(read_table(model_input))
         return self._answer(rows, read_context(rows, self.params.timezone))
 
     def _answer(self, rows: pd.DataFrame, context: ReadingContext) -> pd.DataFrame:
         group, level = self._profile.group_of(context.rows)
-        deviations = self._profile.deviations(group, context)
-        surprise = self._profile.surprise(group, deviations)
-        base = self._scaler.transform(self._base_features(group, context))
-        score = self._forest_score(np.hstack([base, np.log1p(surprise)]).astype(np.float32))
-        p_value = self._p_value(score)
+        surprise = self._surprise(group, context)
+        score = self._forest_score(self._features(group, context, surprise))
+        p_value = self._p_value(score, _history(surprise))
         flagged = p_value <= self.params.alarm_rate
         expected = self._profile.expected(group, context.hour_of_week)
         width = self._profile.half_width(group, context.hour_of_week, self.params.alarm_rate)
@@ -247,7 +283,8 @@ class AnomalyDetectionModel(PythonModel):
     def save(self, folder: Path) -> None:
         """Write the fitted model into the existing `folder`, as arrays and JSON."""
         arrays = with_prefix("forest", self._forest.to_arrays()) | with_prefix("profile", self._profile.to_arrays())
-        arrays |= {"types": self._types, "calibration": self._calibration}
+        arrays |= with_prefix("calibration", {str(history): s for history, s in self._calibration.items()})
+        arrays |= {"types": self._types, "ordinary": self._ordinary}
         arrays |= {"scaler_mean": self._scaler.mean_, "scaler_scale": self._scaler.scale_}
         save_state(folder, arrays, {"params": self.get_params(), "depth_unit": self._depth_unit})
 
@@ -266,7 +303,8 @@ class AnomalyDetectionModel(PythonModel):
         arrays, settings = load_state(folder)
         self.params = AnomalyParams(**settings["params"])
         self._depth_unit = settings["depth_unit"]
-        self._types, self._calibration = arrays["types"], arrays["calibration"]
+        self._types, self._ordinary = arrays["types"], arrays["ordinary"]
+        self._calibration = {int(history): s for history, s in under_prefix("calibration", arrays).items()}
         self._scaler = _scaler(arrays["scaler_mean"], arrays["scaler_scale"])
         self._forest = Forest.from_arrays(under_prefix("forest", arrays))
         self._profile = Profile.from_arrays(under_prefix("profile", arrays))
@@ -279,7 +317,13 @@ class AnomalyDetectionModel(PythonModel):
 
 def feature_names() -> tuple[str, ...]:
     """Return the names of the forest's features, in order."""
-    return (*BASE, *(f"surprise_{name}" for name in DEVIATIONS))
+    return (*BASE, *(f"surprise_{name}" for name in DEVIATIONS), "highest_surprise", "deviation")
+
+
+def _history(surprise: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return what each reading has earlier readings for, bits as in `_NEEDED`, shape (m,)."""
+    result: NDArray[np.int64] = np.bitwise_or.reduce(np.where(np.isnan(surprise), 0, _NEEDED), axis=1)
+    return result
 
 
 def _select(context: ReadingContext, index: NDArray[Any]) -> ReadingContext:
