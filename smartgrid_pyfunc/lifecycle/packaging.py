@@ -15,7 +15,6 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType
 
 import smartgrid_pyfunc
 from smartgrid_pyfunc.schema import (
@@ -74,20 +73,24 @@ class Packable(Protocol):
 
 
 def signature_of(model_name: str) -> ModelSignature:
-    """Return the signature of a registered model's request, parameters and answer.
+    """Return the signature of a registered model's answer and parameters.
 
-    Inputs are of type any: MLflow would turn a missing boolean into a value, refuse time zones and read epoch numbers
-    as 1970; the model's own gate judges types and tells what is wrong.
+    Inputs are left to the model's own gate: with typed columns MLflow refuses whole numbers, time zones and pandas
+    times, with columns of any type it cannot read CSV, and its refusals repeat the request. `input_columns` describes
+    them in the model's metadata.
     """
-    required, optional, params, answer = {
-        LOAD_MODEL: (("sensor_id",), (*HOURLY_REQUIRED[1:], *HOURLY_OPTIONAL), _LOAD_PARAMS, _LOAD_ANSWER),
-        ANOMALY_MODEL: (READING_REQUIRED, READING_OPTIONAL, (), _ANOMALY_ANSWER),
-    }[model_name]
-    anything = AnyType()  # type: ignore[no-untyped-call]
-    inputs: list[Any] = [ColSpec(anything, name) for name in required]
-    inputs += [ColSpec(anything, name, required=False) for name in optional]
+    answer, params = {LOAD_MODEL: (_LOAD_ANSWER, _LOAD_PARAMS), ANOMALY_MODEL: (_ANOMALY_ANSWER, ())}[model_name]
     outputs: list[Any] = [ColSpec(kind, name, required=False) for name, kind in answer.items()]
-    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(list(params)))
+    return ModelSignature(outputs=Schema(outputs), params=ParamSchema(list(params)))
+
+
+def input_columns(model_name: str) -> dict[str, list[str]]:
+    """Return the columns of a registered model's request: ``required`` and ``optional`` ones."""
+    required, optional = {
+        LOAD_MODEL: (("sensor_id",), (*HOURLY_REQUIRED[1:], *HOURLY_OPTIONAL)),
+        ANOMALY_MODEL: (READING_REQUIRED, READING_OPTIONAL),
+    }[model_name]
+    return {"required": list(required), "optional": list(optional)}
 
 
 def requirements() -> list[str]:
@@ -139,6 +142,6 @@ def log_model(
             signature=signature_of(model_name),
             input_example=example,
             pip_requirements=requirements(),
-            metadata=dict(metadata or {}),
+            metadata={"input_columns": input_columns(model_name), **(metadata or {})},
         )
     return info

@@ -1,15 +1,21 @@
-"""Where a model meets MLflow's server: bad input becomes an HTTP 4xx with one sentence."""
+"""Where a model meets MLflow's server: a request becomes a table, bad input an HTTP 4xx with one sentence."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from smartgrid_pyfunc.schema import InputError
+
+MAX_ROWS_VARIABLE = "SMARTGRID_MAX_ROWS"
+_MAX_ROWS = 2_000_000
 
 
 class BadRequestError(MlflowException):
@@ -40,3 +46,43 @@ def refusing_bad_input() -> Iterator[None]:
         yield
     except InputError as error:
         raise BadRequestError(str(error)) from None
+
+
+def read_table(model_input: Any) -> pd.DataFrame:
+    """Return the request's table; MLflow hands over ``inputs`` and ``instances`` of JSON as lists and dictionaries.
+
+    Raises
+    ------
+    InputError
+        For anything that is not a table with named columns, for none and for too many rows (the environment variable
+        ``SMARTGRID_MAX_ROWS`` sets how many are too many).
+    """
+    table = _table(model_input)
+    limit = int(os.environ.get(MAX_ROWS_VARIABLE, _MAX_ROWS))
+    if len(table) == 0:
+        raise InputError("a request must hold at least one row", remedy="send a row for each hour or reading")
+    if len(table) > limit:
+        raise InputError(f"a request may hold at most {limit} rows", found=len(table), remedy="send it in parts")
+    return table
+
+
+def _table(model_input: Any) -> pd.DataFrame:
+    if isinstance(model_input, pd.DataFrame):
+        return model_input
+    try:
+        if isinstance(model_input, dict):
+            return pd.DataFrame(model_input)
+        if isinstance(model_input, list) and isinstance(model_input[0], dict):
+            return pd.DataFrame([{name: _plain(value) for name, value in row.items()} for row in model_input])
+    except (ValueError, TypeError, IndexError, AttributeError):
+        pass  # ragged or scalar columns: told below
+    raise InputError(
+        "a request must be a table with named columns",
+        found=f"a {type(model_input).__name__}",
+        remedy='send {"dataframe_records": [{"sensor_id": …}]}',
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Undo the wrapping of single values in arrays that MLflow does to ``inputs``."""
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value

@@ -17,7 +17,7 @@ from smartgrid_pyfunc.features.calendar import check_timezone, holiday_days
 from smartgrid_pyfunc.features.load import RESIDUAL_BASES, Design, FeatureSpec, build_features, seasonal_naive
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.forest import Forest
-from smartgrid_pyfunc.models.boundary import refusing_bad_input
+from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
 from smartgrid_pyfunc.models.intervals import ResidualQuantiles
 from smartgrid_pyfunc.models.load_history import StoredHistory
 from smartgrid_pyfunc.models.load_request import ForecastParams, LoadRequest, answer_frame, parse_request
@@ -298,7 +298,7 @@ class LoadForecastingModel(PythonModel):
         """
         with refusing_bad_input():
             checked = ForecastParams.parse(params)
-            request = parse_request(model_input, self._history.sensors)
+            request = parse_request(read_table(model_input), self._history.sensors)
             answer = self._answer(request, checked)
             if answer["predicted_load"].isna().all():
                 raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,6 @@ from smartgrid_pyfunc.schema import COVARIATES, MAX_HORIZON, InputError, format_
 
 ALL_SENSORS = "all"
 ANSWER = ("sensor_id", "origin", "horizon", "timestamp", "predicted_load", "lower", "upper", "model", "reason")
-MAX_ROWS_VARIABLE = "SMARTGRID_MAX_ROWS"
-_MAX_ROWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -63,24 +60,12 @@ class LoadRequest:
     from_store: list[str]
 
 
-def check_size(n_rows: int) -> None:
-    """Raise `InputError` for an empty request and one with more rows than the server allows."""
-    limit = int(os.environ.get(MAX_ROWS_VARIABLE, _MAX_ROWS))
-    if n_rows == 0:
-        raise InputError("the request must hold at least one row", remedy='send a sensor_id, or "all"')
-    if n_rows > limit:
-        raise InputError(
-            f"a request may hold at most {limit} rows", found=n_rows, remedy="send fewer sensors at a time"
-        )
-
-
 def parse_request(frame: pd.DataFrame, stored: NDArray[np.object_]) -> LoadRequest:
     """Check the rows of a request and lay the history in them on a panel.
 
     Rows of a sensor replace its stored history. A row with only ``sensor_id`` asks for a forecast from the stored
     history, ``"all"`` for every sensor in `stored`.
     """
-    check_size(len(frame))
     require_columns(frame.columns, ["sensor_id"])
     rows = parse_hourly(_with_columns(frame))
     bare = rows["hour"].isna().to_numpy()

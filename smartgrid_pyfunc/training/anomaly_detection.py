@@ -23,6 +23,7 @@ _TEST_SHARE = 0.25  # of the time, at its end
 _CONTEXT_DAYS = 8  # of readings before the test that are its history
 _SHOWN_DAYS = 14
 _EXAMPLE_ROWS = 50
+_METRICS_DESCRIBE = "a fit without the last quarter of the time; the logged model is fitted on all"
 
 _log = logging.getLogger(__name__)
 
@@ -66,17 +67,14 @@ def train_anomaly_model(data: str, *, register: bool = True, nested: bool = Fals
         final = AnomalyDetectionModel(**params).fit(source.frame)
         _log_artifacts(evaluation, final)
         info = packaging.log_model(final, ANOMALY_MODEL, _example(source.frame))
-        runs.set_tags(
-            {
-                "smartgrid.metrics_describe": "a fit without the last quarter of the time; the logged model is fitted on all"
-            }
-        )
+        runs.set_tags({"smartgrid.metrics_describe": _METRICS_DESCRIBE})
         version = _register(info.model_uri, evaluation.metrics, source) if register else None
         return Outcome(ANOMALY_MODEL, run.info.run_id, info.model_uri, version, evaluation.metrics)
 
 
 def _evaluate(model: AnomalyDetectionModel, readings: pd.DataFrame) -> _Evaluation:
-    cut = readings["timestamp"].quantile(1 - _TEST_SHARE)
+    times = readings["timestamp"].sort_values(ignore_index=True)
+    cut = times.iloc[int((1 - _TEST_SHARE) * (len(times) - 1))]
     _log.info("evaluating on the readings after %s", cut.strftime("%Y-%m-%d %H:%M UTC"))
     train = readings[readings["timestamp"] <= cut]
     model.fit(train)
@@ -134,9 +132,10 @@ def _example(readings: pd.DataFrame) -> pd.DataFrame:
     """Return the last readings of the first sensor as a client would send them."""
     first = readings[readings["sensor_id"] == readings["sensor_id"].iloc[0]]
     wanted = ["sensor_id", "sensor_type", "timestamp", "value", "latitude", "longitude"]
-    rows = first[wanted].dropna(subset="value").tail(_EXAMPLE_ROWS)
+    rows: pd.DataFrame = first[wanted].dropna(subset="value").tail(_EXAMPLE_ROWS)
     rows = rows.dropna(axis="columns", how="all").reset_index(drop=True)
-    return rows.assign(timestamp=format_timestamps(rows["timestamp"].dt.tz_localize(None).to_numpy()))
+    rows["timestamp"] = format_timestamps(rows["timestamp"].dt.tz_localize(None).to_numpy())
+    return rows
 
 
 def _register(uri: str, metrics: dict[str, float], source: Readings) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.evaluation.backtest import backtest, midnight_origins
@@ -131,12 +132,16 @@ def _log_artifacts(evaluation: _Evaluation, model: LoadForecastingModel) -> None
     test, forecasts = evaluation.test, evaluation.forecasts
     ordered = sorted(model.feature_importances_.items(), key=lambda item: -item[1])
     runs.log_text("feature_importance.txt", "".join(f"{name}\t{share:.6f}\n" for name, share in ordered))
-    runs.log_figure("plots/feature_importance.png", plots.feature_importance(*zip(*ordered, strict=True)))
+    runs.log_figure("plots/feature_importance.png", _importance_figure(ordered))
     runs.log_figure("plots/forecast_against_actual.png", plots.forecast_against_actual(_shown(forecasts), level=_LEVEL))
     runs.log_figure("plots/error_by_horizon.png", plots.error_by_horizon(_drawn(test.by_horizon)))
     runs.log_figure("plots/error_by_hour.png", plots.error_by_hour(_drawn(test.by_hour)))
     for name in ("by_sensor", "by_horizon", "by_hour"):
         runs.log_table(f"tables/{name}.csv", getattr(test, name).reset_index())
+
+
+def _importance_figure(ordered: list[tuple[str, float]]) -> Figure:
+    return plots.feature_importance([name for name, _ in ordered], [share for _, share in ordered])
 
 
 def _drawn(table: pd.DataFrame) -> pd.DataFrame:
@@ -154,8 +159,9 @@ def _shown(forecasts: pd.DataFrame) -> pd.DataFrame:
 def _example(hourly: pd.DataFrame) -> pd.DataFrame:
     """Return the last hours of the first sensor as a client would send them."""
     first = hourly[hourly["sensor_id"] == hourly["sensor_id"].iloc[0]]
-    rows = first.tail(_EXAMPLE_HOURS).dropna(axis="columns", how="all").reset_index(drop=True)
-    return rows.assign(timestamp=format_timestamps(rows["timestamp"].dt.tz_localize(None).to_numpy()))
+    rows: pd.DataFrame = first.tail(_EXAMPLE_HOURS).dropna(axis="columns", how="all").reset_index(drop=True)
+    rows["timestamp"] = format_timestamps(rows["timestamp"].dt.tz_localize(None).to_numpy())
+    return rows
 
 
 def _tags(model: LoadForecastingModel, test_days: int) -> dict[str, str]:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def require_writable(folder: Path) -> None:
-    """Raise `InputError` unless files can be written into `folder`, made if need be: before hours of work, not after."""
+    """Make `folder` and raise `InputError` unless files can be written into it: before the work, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -323,11 +323,12 @@ ARROWS: dict[str, set[str]] = {
     "forest": set(),
     "features": {"schema"},
     "models": {"schema", "features", "forest"},
-    "evaluation": {"schema"},
+    "evaluation": {"schema", "features"},
     "simulation": {"schema"},
     "sources": {"schema", "simulation"},
     "plots": {"schema", "evaluation"},
-    "lifecycle": {"schema", "models", "evaluation", "simulation", "sources", "plots"},
+    "lifecycle": {"schema"},
+    "training": {"schema", "features", "models", "evaluation", "sources", "plots", "lifecycle"},
 }
 SERVED = {"", "schema", "features", "models", "forest"}
 #: What a served model's environment holds; anything else would make loading slow or fail.
