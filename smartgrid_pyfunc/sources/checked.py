@@ -128,6 +128,12 @@ def open_checked(data: str, result: str, on_progress: Progress | None) -> Iterat
         yield CheckedInput(con, files, tables, kind, columns, found)
 
 
+def kind_of_data(data: str) -> str:
+    """Return what the files of `data` hold, by their columns: ``readings`` or ``hourly``."""
+    with connection() as con:
+        return gate.kind_of(open_tables(con, find_files(data).paths))
+
+
 def _silent(_: str) -> None:
     return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ from smartgrid_pyfunc.sources.checked import (
     Progress,
     changes,
     concatenate,
+    kind_of_data,
     open_checked,
     require_one_type,
     sensor_frame,
 )
+from smartgrid_pyfunc.sources.hourly import HourlyLoad, load_hourly
 from smartgrid_pyfunc.sources.report import InputReport, count_gap_hours, digest
 
 
@@ -38,7 +40,7 @@ class Readings:
     report: InputReport
 
 
-def load_readings(data: str, *, on_progress: Progress | None = None) -> Readings:
+def load_readings(data: str, *, hourly_as: str | None = None, on_progress: Progress | None = None) -> Readings:
     """Read readings of all sensor types.
 
     A row that repeats sensor, time and value of another is dropped; different values for one time are all kept, and so
@@ -48,6 +50,8 @@ def load_readings(data: str, *, on_progress: Progress | None = None) -> Readings
     ----------
     data : str
         ``demo``, a CSV or Parquet file, a glob or a folder.
+    hourly_as : str, optional
+        Sensor type under which the averages of hourly load count as readings; without it hourly load is refused.
     on_progress : callable, optional
         Called with one sentence at each step.
 
@@ -56,6 +60,8 @@ def load_readings(data: str, *, on_progress: Progress | None = None) -> Readings
     InputError
         If the input breaks a rule of the gate or holds hourly load.
     """
+    if hourly_as is not None and kind_of_data(data) == "hourly":
+        return _averages(load_hourly(data, on_progress=on_progress), hourly_as)
     with open_checked(data, "readings", on_progress) as source:
         require_one_type(source.found)
         rows = concatenate(list(source.stream(source.found)))
@@ -65,6 +71,15 @@ def load_readings(data: str, *, on_progress: Progress | None = None) -> Readings
     if on_progress:
         on_progress(f"{len(frame):,} readings of {report.sensors:,} sensor(s)")
     return Readings(frame, report)
+
+
+def _averages(load: HourlyLoad, sensor_type: str) -> Readings:
+    """Take the average of each hour as one reading at its start."""
+    frame = load.frame[["sensor_id", "timestamp"]].copy()
+    frame.insert(1, "sensor_type", pd.array([sensor_type] * len(frame), dtype="str"))
+    frame["value"] = load.frame["avg_value"]
+    frame["latitude"] = frame["longitude"] = np.nan
+    return Readings(frame, replace(load.report, result="readings"))
 
 
 def _drop_duplicates(rows: Arrays) -> tuple[Arrays, dict[str, int]]:

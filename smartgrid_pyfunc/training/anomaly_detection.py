@@ -59,7 +59,7 @@ def train_anomaly_model(data: str, *, register: bool = True, nested: bool = Fals
     model = AnomalyDetectionModel(**params)
     rate = model.params.alarm_rate
     with runs.tracked_run(ANOMALY_EXPERIMENT, run_name=f"anomalies, {rate:.3g} false alarms", nested=nested) as run:
-        source = load_readings(data, on_progress=_log.info)
+        source = load_readings(data, hourly_as="power", on_progress=_log.info)
         log_report(source.report, source.frame, data)
         evaluation = _evaluate(model, source.frame)
         runs.log_results({**model.get_params(), "data": data}, evaluation.metrics)

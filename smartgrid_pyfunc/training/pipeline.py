@@ -57,7 +57,7 @@ def write_forecast(outcome: Outcome, data: str, hours_ahead: int, folder: Path) 
 
 def write_flagged(outcome: Outcome, data: str, folder: Path) -> list[Path]:
     """Score the latest readings with the logged model; write the flagged ones and a picture, log them to the run."""
-    readings = load_readings(data).frame
+    readings = load_readings(data, hourly_as="power").frame
     recent = readings[readings["timestamp"] > readings["timestamp"].max() - pd.Timedelta(days=_FLAGGED_DAYS)]
     _log.info("scoring %d readings of the last %d days", len(recent), _FLAGGED_DAYS)
     answer = mlflow.pyfunc.load_model(outcome.uri).predict(recent)
