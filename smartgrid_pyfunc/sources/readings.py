@@ -76,7 +76,7 @@ def load_readings(data: str, *, hourly_as: str | None = None, on_progress: Progr
 def _averages(load: HourlyLoad, sensor_type: str) -> Readings:
     """Take the average of each hour as one reading at its start."""
     frame = load.frame[["sensor_id", "timestamp"]].copy()
-    frame.insert(1, "sensor_type", pd.array([sensor_type] * len(frame), dtype="str"))
+    frame.insert(1, "sensor_type", pd.Series(sensor_type, index=frame.index, dtype="str"))
     frame["value"] = load.frame["avg_value"]
     frame["latitude"] = frame["longitude"] = np.nan
     return Readings(frame, replace(load.report, result="readings"))
