@@ -49,6 +49,7 @@ HOURS_A_WEEK = 168
 MAX_HORIZON = 168
 
 _SHOWN = 40  # characters of an offending value that an error repeats
+_NO_NUMBER = (bool, np.bool_, np.timedelta64)  # although Python counts them among the integers
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")  # neither UTF-8 nor arrays of text can hold them
 
 
@@ -125,7 +126,7 @@ def parse_identifiers(column: pd.Series[Any], name: str = "sensor_id") -> NDArra
     for i, value in enumerate(values):
         if isinstance(value, str) and value and not _UNSTORABLE.search(value):
             result[i] = str(value)
-        elif isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)):
+        elif isinstance(value, numbers.Integral) and not isinstance(value, _NO_NUMBER):
             result[i] = str(int(value))
         else:
             empty = is_missing(value) or (isinstance(value, str) and not value)
@@ -160,7 +161,7 @@ def parse_numbers(column: pd.Series[Any], name: str) -> NDArray[np.float64]:
 def _numbers_from_objects(values: NDArray[np.object_], name: str) -> NDArray[np.float64]:
     result = np.full(len(values), np.nan)
     for i, value in enumerate(values):
-        if isinstance(value, (numbers.Real, decimal.Decimal)) and not isinstance(value, (bool, np.bool_)):
+        if isinstance(value, (numbers.Real, decimal.Decimal)) and not isinstance(value, _NO_NUMBER):
             try:
                 result[i] = float(value)
             except (OverflowError, ValueError):

@@ -228,7 +228,10 @@ def test_missing_numbers_become_nan(missing: Any) -> None:
     assert np.isnan(parsed[1])
 
 
-@pytest.mark.parametrize("value", ["1.5", "", "abc", True, np.bool_(False), 1j, [1.0], {"a": 1}, dt.timedelta(1), b"1"])
+@pytest.mark.parametrize(
+    "value",
+    ["1.5", "", "abc", True, np.bool_(False), np.timedelta64(1, "h"), 1j, [1.0], {"a": 1}, dt.timedelta(1), b"1"],
+)
 def test_what_is_not_a_number_is_refused_naming_its_row(value: Any) -> None:
     with pytest.raises(InputError) as error:
         parse_numbers(column(1.0, None, value), "avg_value")
@@ -259,7 +262,22 @@ def test_a_sensor_named_by_a_number_is_the_same_sensor_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", None, np.nan, pd.NA, True, 1.0, ["a"], np.arange(2), b"a", "\ud800", "a\x00", dt.date(2026, 1, 1)]
+    "value",
+    [
+        "",
+        None,
+        np.nan,
+        pd.NA,
+        True,
+        1.0,
+        np.timedelta64(1, "h"),
+        ["a"],
+        np.arange(2),
+        b"a",
+        "\ud800",
+        "a\x00",
+        dt.date(2026, 1, 1),
+    ],
 )
 def test_what_names_no_sensor_is_refused_naming_its_row(value: Any) -> None:
     with pytest.raises(InputError) as error:
