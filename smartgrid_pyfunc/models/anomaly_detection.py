@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import numbers
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,6 +81,16 @@ class AnomalyParams:
         return self.contamination if self.false_alarm_rate is None else self.false_alarm_rate
 
 
+def _check(params: AnomalyParams) -> None:
+    check_timezone(params.timezone)
+    for name, rate in (("contamination", params.contamination), ("false_alarm_rate", params.alarm_rate)):
+        if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 < rate <= 0.5:
+            raise InputError(f"{name} must lie above 0 and not above 0.5", found=repr(rate))
+    for name, number, least in (("n_estimators", params.n_estimators, 1), ("random_state", params.random_state, 0)):
+        if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number < least:
+            raise InputError(f"{name} must be a whole number of at least {least}", found=repr(number))
+
+
 class AnomalyDetectionModel(PythonModel):
     """Isolation forest on a reading's base features and on how surprising it is in the light of its sensor's profile.
 
@@ -98,10 +109,7 @@ class AnomalyDetectionModel(PythonModel):
 
     def __init__(self, **params: Any) -> None:
         self.params = AnomalyParams(**params)
-        check_timezone(self.params.timezone)
-        for name, rate in (("contamination", self.params.contamination), ("false_alarm_rate", self.params.alarm_rate)):
-            if not 0 < rate <= 0.5:
-                raise InputError(f"{name} must lie above 0 and not above 0.5", found=rate)
+        _check(self.params)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the training parameters by name; `deep` is there for scikit-learn's convention."""
@@ -119,8 +127,8 @@ class AnomalyDetectionModel(PythonModel):
         Returns
         -------
         AnomalyDetectionModel
-            Itself. A first model, which has not seen the last quarter of the time, scores it: that gives the p-values.
-            The final profile and forest then learn from all readings.
+            Itself. With a profile that has not seen the last quarter of the time, the forest scores that quarter: this
+            gives the p-values. The final profile then learns from all readings.
 
         Raises
         ------
@@ -132,9 +140,11 @@ class AnomalyDetectionModel(PythonModel):
         if len(time) < _MIN_READINGS:
             raise InputError(f"training needs at least {_MIN_READINGS} readings with a value", found=len(time))
         cut = np.quantile(time, 1 - _CALIBRATION_SHARE)
-        self._learn(_select(context, time <= cut))
+        self._profile = Profile.fit(_select(context, time <= cut))
+        self._fit_forest(context)
         self._calibrate(_select(context, time > cut))
-        self._learn(context)
+        # The forest stays: scores of another one would not compare with those of the calibration.
+        self._profile = Profile.fit(context)
         return self
 
     def _calibrate(self, later: ReadingContext) -> None:
@@ -159,10 +169,9 @@ class AnomalyDetectionModel(PythonModel):
             self._calibration[history] = np.sort(scores)
         _log.info("calibrated on %d later readings", len(own))
 
-    def _learn(self, context: ReadingContext) -> None:
+    def _fit_forest(self, context: ReadingContext) -> None:
         rng = np.random.default_rng(self.params.random_state)
         self._types = np.array(sorted(set(context.rows["sensor_type"])), dtype=object)
-        self._profile = Profile.fit(context)
         n = len(context.rows)
         chosen = np.sort(rng.choice(n, _MAX_ROWS, replace=False)) if n > _MAX_ROWS else np.arange(n)
         sample = _select(context, chosen)
