@@ -1,0 +1,43 @@
+"""The anomaly model on real readings: trained on the first half of each sensor, judged on the second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smartgrid_pyfunc.evaluation.detection import average_precision, fit_median_baseline
+from smartgrid_pyfunc.models.anomaly_detection import AnomalyDetectionModel
+
+pytestmark = pytest.mark.integration
+
+
+def _halves(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """Readings and which of them belong to the second half of their sensor."""
+    frame = pd.read_parquet(path)
+    middle = frame.groupby("sensor_id")["timestamp"].transform("median")
+    return frame, (frame["timestamp"] >= middle).to_numpy()
+
+
+@pytest.mark.parametrize("seed", [42, 1])
+def test_labelled_buildings_are_ranked_better_than_by_the_baseline(real_data: Callable[[str], Path], seed: int):
+    frame, late = _halves(real_data("lead_labelled_hourly_10buildings"))
+    training, test = frame[~late], frame[late]
+    model = AnomalyDetectionModel(random_state=seed).fit(training.drop(columns="is_anomaly"))
+    answer = model.predict(None, frame.drop(columns="is_anomaly"))[late]
+    score = answer["anomaly_score"].to_numpy(dtype=np.float64)
+    baseline = fit_median_baseline(training).score(test)
+    assert np.isfinite(score).all()
+    assert average_precision(test["is_anomaly"], score) > average_precision(test["is_anomaly"], baseline)
+
+
+def test_unlabelled_readings_stay_within_three_budgets(real_data: Callable[[str], Path]):
+    frame, late = _halves(real_data("tetouan_readings_10min"))
+    model = AnomalyDetectionModel(contamination=0.01).fit(frame[~late])
+    answer = model.predict(None, frame)[late]
+    assert 0 < answer["is_anomaly"].mean() <= 3 * 0.01
+    assert set(answer["profile"]) == {"sensor"}
+    assert answer["reason"][answer["is_anomaly"]].notna().all()
