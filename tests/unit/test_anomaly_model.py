@@ -237,6 +237,13 @@ def test_a_reading_is_flagged_where_its_p_value_is_not_above_the_rate(rate, requ
     assert answer["reason"][answer["is_anomaly"].astype(bool)].notna().all()
 
 
+def test_p_values_by_hand_count_ties_and_the_reading_itself():
+    own = AnomalyDetectionModel()
+    own._calibration = {0: np.array([0.1, 0.2, 0.2, 0.4]), 7: np.array([0.3])}
+    p_value = own._p_value(np.array([0.05, 0.2, 0.3, 0.4, 0.9, 0.3]), np.array([0, 0, 0, 0, 0, 7]))
+    assert p_value.tolist() == [5 / 5, 4 / 5, 2 / 5, 2 / 5, 1 / 5, 2 / 2]
+
+
 def test_p_values_fall_as_scores_rise(model):
     answer = model.predict(None, pd.concat([_with(sensor_id=f"n{i}", value=float(i)) for i in range(60)]))
     ranked = answer.sort_values("anomaly_score")
