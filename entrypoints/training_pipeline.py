@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import _command as cli
 import click
+from _promotion import promote_and_tell
 
 if TYPE_CHECKING:
     from smartgrid_pyfunc.training.outcome import Outcome
@@ -24,16 +24,9 @@ def main(model: str | None, promote: str | None, version: str | None, data: str)
     if version is not None and promote is None:
         raise click.UsageError("--version goes with --promote.")
     if promote is not None:
-        _promote(promote, version)
+        promote_and_tell(promote, version)
     else:
         _train(str(model), data)
-
-
-def _promote(name: str, version: str | None) -> None:
-    import promote as entry_point
-
-    arguments = ["--model", name, *(["--version", version] if version else [])]
-    sys.exit(entry_point.main.main(arguments))
 
 
 def _train(choice: str, data: str) -> None:

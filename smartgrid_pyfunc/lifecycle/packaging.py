@@ -27,7 +27,7 @@ from smartgrid_pyfunc.schema import (
 )
 
 #: What the served model's environment needs; versions are those of the training environment.
-SERVED = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "cloudpickle")
+SERVED = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "cloudpickle", "tzdata")
 #: What of the package a served model is made of.
 SERVED_CODE = ("__init__.py", "schema.py", "forest.py", "features", "models")
 

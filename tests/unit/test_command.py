@@ -70,7 +70,7 @@ def test_defaults_are_those_of_the_product():
         "contamination": 0.01,
         "false_alarm_rate": None,
         "hours_ahead": 24,
-        "test_days": 14,
+        "test_days": 28,
         "register": True,
     }
 
