@@ -23,6 +23,7 @@ _INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMAL
     "INTEGER",
     "UINTEGER",
 }
+_BLANKS = " \t\n\v\f\r"  # around a value of a CSV file, without meaning
 _NUMBERS = _INTEGERS | {"FLOAT", "DOUBLE"}
 _TIMES = {"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP WITH TIME ZONE"}
 _NANOSECONDS = {"TIMESTAMP_NS", "TIMESTAMPTZ_NS"}
@@ -227,7 +228,8 @@ def _cell(table: Table, column: Column) -> str:
     if not table.is_csv:
         return f"nullif({cell}, '')" if kind == "VARCHAR" and column.kind == "text" else cell
     if column.kind in {"number", "flag"}:
-        return f"CASE WHEN lower(trim({cell})) NOT IN ('', 'nan') THEN trim({cell}) END"
+        trimmed = f"trim({cell}, '{_BLANKS}')"
+        return f"CASE WHEN lower({trimmed}) NOT IN ('', 'nan') THEN {trimmed} END"
     return f"nullif({cell}, '')"
 
 

@@ -199,7 +199,7 @@ BAD_FILES = {
     "missing column": (b"sensor_id,timestamp,value\na,2026-03-01,1\n", "column sensor_type is required"),
     "neither kind": (b"sensor_id,timestamp,Value\na,2026-03-01,1\n", "a file must hold readings"),
     "both kinds": (b"sensor_id,sensor_type,timestamp,value,avg_value\na,b,2026-03-01,1,1\n", "found both"),
-    "column twice": (b"sensor_id,sensor_type,timestamp,value,value\na,b,2026-03-01,1,1\n", "a column must appear once"),
+    "column twice": (b"sensor_id,sensor_type,timestamp,value,value\na,b,2026-03-01,1,1\n", "must occur once"),
 }
 
 
