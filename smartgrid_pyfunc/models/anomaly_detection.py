@@ -48,6 +48,7 @@ _STRANGEST = 1e4  # surprise beyond which nothing is stranger
 # What a reading's sensor has earlier readings for, as bits: the one before (1), a day (2) and a week before (4).
 _NEEDED = np.array([{"value": 0, "day_change": 2, "week_change": 4}.get(name, 1) for name in DEVIATIONS])
 _HISTORIES = (0, 1, 3, 5, 7)
+_CHANGES = [DEVIATIONS.index(name) for name in ("day_change", "week_change", "step")]
 
 _log = logging.getLogger(__name__)
 
@@ -165,8 +166,8 @@ class AnomalyDetectionModel(PythonModel):
             enough = (own & history) == history
             used = np.flatnonzero(enough if enough.sum() >= needed else np.ones(len(own), dtype=bool))
             hidden = np.where(_NEEDED & ~history, np.nan, surprise[used])
-            scores = self._forest_score(self._features(group[used], _select(later, used), hidden))
-            self._calibration[history] = np.sort(scores)
+            scores = np.sort(self._score(group[used], _select(later, used), hidden))
+            self._calibration[history] = _without_outliers(scores)
         _log.info("calibrated on %d later readings", len(own))
 
     def _fit_forest(self, context: ReadingContext) -> None:
@@ -184,6 +185,7 @@ class AnomalyDetectionModel(PythonModel):
         options = {"n_estimators": self.params.n_estimators, "contamination": self.params.contamination}
         forest = IsolationForest(random_state=self.params.random_state, n_jobs=1, **options).fit(features)
         self._forest, self._depth_unit = _paths(forest)
+        self._ranks = np.sort(self._forest_score(features[:: max(1, len(features) // _MAX_CALIBRATION)]))
 
     def _base_features(self, group: NDArray[np.int64], context: ReadingContext) -> NDArray[np.float64]:
         rows, profile = context.rows, self._profile
@@ -209,7 +211,7 @@ class AnomalyDetectionModel(PythonModel):
         base = self._base_features(group, context)
         if len(base):  # scikit-learn's scaler refuses an empty array
             base = self._scaler.transform(base)
-        known = np.where(np.isnan(surprise), self._ordinary, surprise)  # what is not known is not strange
+        known = self._evidence(surprise)
         off = self._profile.deviations(group, context)[:, :1]
         # The tree's thresholds are drawn evenly over a feature's range: the root keeps apart what is strange and what
         # is absurd. The highest surprise finds what only one kind of evidence tells, and the deviation in spreads is
@@ -217,8 +219,32 @@ class AnomalyDetectionModel(PythonModel):
         tails = np.sqrt(np.minimum(np.column_stack([known, known.max(axis=1), off]), _STRANGEST))
         return np.hstack([base, tails]).astype(np.float32)
 
+    def _evidence(self, surprise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what each deviation tells, shape (m, len(DEVIATIONS)).
+
+        What is not known is ordinary, and a change is believed only as far as the value itself surprises: the return
+        from a fault is a change too.
+        """
+        known = np.where(np.isnan(surprise), self._ordinary, surprise)
+        known[:, _CHANGES] = np.minimum(known[:, _CHANGES], known[:, :1])
+        return known
+
+    def _score(
+        self, group: NDArray[np.int64], context: ReadingContext, surprise: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the anomaly score [nats], higher = stranger: the strongest evidence plus the forest's own surprise.
+
+        Both are -log tail probabilities, as in Fisher's way to combine tests: the forest weighs all features together,
+        the strongest evidence keeps a single clear sign from being diluted among them.
+        """
+        forest = self._forest_score(self._features(group, context, surprise))
+        n = len(self._ranks)
+        tail = (n - np.searchsorted(self._ranks, forest, side="left") + 1) / (n + 1)
+        score: NDArray[np.float64] = np.minimum(self._evidence(surprise).max(axis=1), _STRANGEST) - np.log(tail)
+        return score
+
     def _forest_score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Anomaly score 0…1, higher = stranger: 2^(-mean path length / expected path length)."""
+        """Score of the forest alone, 0…1, higher = stranger: 2^(-mean path length / expected path length)."""
         return np.exp2(-self._forest.mean(features) / self._depth_unit)
 
     def _p_value(self, score: NDArray[np.float64], history: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -244,7 +270,7 @@ class AnomalyDetectionModel(PythonModel):
     def _answer(self, rows: pd.DataFrame, context: ReadingContext) -> pd.DataFrame:
         group, level = self._profile.group_of(context.rows)
         surprise = self._surprise(group, context)
-        score = self._forest_score(self._features(group, context, surprise))
+        score = self._score(group, context, surprise)
         p_value = self._p_value(score, _history(surprise))
         flagged = p_value <= self.params.alarm_rate
         expected = self._profile.expected(group, context.hour_of_week)
@@ -293,7 +319,7 @@ class AnomalyDetectionModel(PythonModel):
         """Write the fitted model into the existing `folder`, as arrays and JSON."""
         arrays = with_prefix("forest", self._forest.to_arrays()) | with_prefix("profile", self._profile.to_arrays())
         arrays |= with_prefix("calibration", {str(history): s for history, s in self._calibration.items()})
-        arrays |= {"types": self._types, "ordinary": self._ordinary}
+        arrays |= {"types": self._types, "ordinary": self._ordinary, "ranks": self._ranks}
         arrays |= {"scaler_mean": self._scaler.mean_, "scaler_scale": self._scaler.scale_}
         save_state(folder, arrays, {"params": self.get_params(), "depth_unit": self._depth_unit})
 
@@ -313,6 +339,7 @@ class AnomalyDetectionModel(PythonModel):
         self.params = AnomalyParams(**settings["params"])
         self._depth_unit = settings["depth_unit"]
         self._types, self._ordinary = arrays["types"], arrays["ordinary"]
+        self._ranks = arrays["ranks"]
         self._calibration = {int(history): s for history, s in under_prefix("calibration", arrays).items()}
         self._scaler = _scaler(arrays["scaler_mean"], arrays["scaler_scale"])
         self._forest = Forest.from_arrays(under_prefix("forest", arrays))
@@ -333,6 +360,18 @@ def _history(surprise: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return what each reading has earlier readings for, bits as in `_NEEDED`, shape (m,)."""
     result: NDArray[np.int64] = np.bitwise_or.reduce(np.where(np.isnan(surprise), 0, _NEEDED), axis=1)
     return result
+
+
+def _without_outliers(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Drop from sorted `scores` those that the tail of the others cannot explain: faults in the calibration window.
+
+    Scores are -log tail probabilities, so the tail of normal ones is about exponential; its rate comes from the median
+    and the 95 % quantile. The limit is what one of twenty windows without faults would exceed.
+    """
+    middle, high = np.quantile(scores, [0.5, 0.95])
+    scale = (high - middle) / np.log(10)
+    limit = high + scale * (np.log(0.05 * len(scores)) + 3.0)
+    return scores[: max(int(np.searchsorted(scores, limit, side="right")), 1)]
 
 
 def _select(context: ReadingContext, index: NDArray[Any]) -> ReadingContext:
