@@ -141,17 +141,19 @@ def log_results(
     Parameters
     ----------
     params : Mapping, optional
-        Values are logged as text; a param is logged once, a second value for it is refused by MLflow.
+        Values are logged as text. MLflow refuses a second value for a param, so one that the run has already (from
+        ``mlflow run``, as it was typed) stays as it is.
     metrics : Mapping, optional
         NaN is kept: a metric that could not be computed must not look like one that was never tried.
     run_id : str, optional
         Default: the active run.
     """
     now = int(time.time() * 1000)
-    entries = [Param(name, str(value)) for name, value in (params or {}).items()]
     values = [Metric(name, float(value), now, 0) for name, value in (metrics or {}).items()]
     client, run_id = mlflow.MlflowClient(), run_id or _active_id()
     with plain_errors("log params and metrics"):
+        there = client.get_run(run_id).data.params if params else {}
+        entries = [Param(name, str(value)) for name, value in (params or {}).items() if name not in there]
         for part in _parts(values, _METRIC_BATCH):
             client.log_batch(run_id, metrics=part)
         for batch in _parts(entries, _BATCH):

@@ -304,3 +304,11 @@ def test_logging_without_a_run_says_what_to_do():
 )
 def test_secrets_are_masked_and_nothing_else(text, masked):
     assert mask_secrets(text) == masked
+
+
+@pytest.mark.integration
+def test_params_that_mlflow_run_logged_as_typed_stay(store: mlflow.MlflowClient):
+    with runs.tracked_run("typed", run_name="r") as run:
+        store.log_param(run.info.run_id, "max_depth", "''")
+        runs.log_results({"max_depth": None, "n_estimators": 5})
+    assert store.get_run(run.info.run_id).data.params == {"max_depth": "''", "n_estimators": "5"}
