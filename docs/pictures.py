@@ -1,14 +1,10 @@
-"""Draw the README's pictures from the simulated grid: ``python docs/pictures.py`` (two minutes)."""
+"""Draw the README's pictures from the simulated grid: ``PYTHONPATH=. python docs/pictures.py`` (a minute)."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
-
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO))
 
 from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.evaluation.backtest import backtest, midnight_origins
@@ -17,6 +13,7 @@ from smartgrid_pyfunc.models.anomaly_detection import AnomalyDetectionModel
 from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.sources import load_hourly, load_readings
 
+_FOLDER = Path(__file__).resolve().parent
 _DAYS = 7
 _LOADS = ("feeder-0001", "commercial-0003")
 _FAULTY = 2  # sensors shown with their flagged readings
@@ -49,5 +46,5 @@ def draw_flagged(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw_forecast(REPO / "docs" / "forecast.png")
-    draw_flagged(REPO / "docs" / "flagged.png")
+    draw_forecast(_FOLDER / "forecast.png")
+    draw_flagged(_FOLDER / "flagged.png")

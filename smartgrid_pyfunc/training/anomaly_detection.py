@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.evaluation import detection
 from smartgrid_pyfunc.lifecycle import packaging, registry, runs
+from smartgrid_pyfunc.lifecycle.errors import mask_secrets
 from smartgrid_pyfunc.models.anomaly_detection import AnomalyDetectionModel
 from smartgrid_pyfunc.schema import ANOMALY_EXPERIMENT, ANOMALY_MODEL, LABEL, format_timestamps
 from smartgrid_pyfunc.sources import Readings, load_readings
@@ -62,7 +63,7 @@ def train_anomaly_model(data: str, *, register: bool = True, nested: bool = Fals
         source = load_readings(data, hourly_as="power", on_progress=_log.info)
         log_report(source.report, source.frame, data)
         evaluation = _evaluate(model, source.frame)
-        runs.log_results({**model.get_params(), "data": data}, evaluation.metrics)
+        runs.log_results({**model.get_params(), "data": mask_secrets(data)}, evaluation.metrics)
         _log.info("refitting on all readings")
         final = AnomalyDetectionModel(**params).fit(source.frame)
         _log_artifacts(evaluation, final)

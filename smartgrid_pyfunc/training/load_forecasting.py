@@ -14,6 +14,7 @@ from smartgrid_pyfunc.evaluation.backtest import backtest, midnight_origins
 from smartgrid_pyfunc.evaluation.metrics import Summary, naive_scales, summarise
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.lifecycle import packaging, registry, runs
+from smartgrid_pyfunc.lifecycle.errors import mask_secrets
 from smartgrid_pyfunc.models.load_forecasting import NAIVE, LoadForecastingModel
 from smartgrid_pyfunc.schema import HOURS_A_DAY, LOAD_EXPERIMENT, LOAD_MODEL, InputError, format_timestamps
 from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
@@ -70,7 +71,12 @@ def train_load_model(
         log_report(source.report, source.frame, data)
         evaluation = _evaluate(model, source.frame, hours_ahead, test_days)
         metrics = _metrics(evaluation, model)
-        settings = {"hours_ahead": hours_ahead, "test_days": test_days, "sensor_type": sensor_type, "data": data}
+        settings = {
+            "hours_ahead": hours_ahead,
+            "test_days": test_days,
+            "sensor_type": sensor_type,
+            "data": mask_secrets(data),
+        }
         runs.log_results(model.get_params() | settings, metrics)
         _log.info("refitting on all hours")
         final = model.refit(source.frame)
