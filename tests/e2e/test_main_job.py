@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,34 @@ def test_models_predict_answers_a_file(main_job: Clone, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(json.loads((tmp_path / "answer.json").read_text())["predictions"]) == 24
+
+
+@pytest.mark.parametrize("model", [LOAD, ANOMALY])
+def test_a_fresh_environment_from_the_models_own_pins_answers_without_the_repository(
+    main_job: Clone, model: str, tmp_path: Path
+) -> None:
+    """uv makes the environment; unpickling is off; the model comes from the registry, the working folder is empty."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not on PATH")
+    request = {LOAD: records({"sensor_id": stored_sensor(main_job)}), ANOMALY: records(reading(1.0))}[model]
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    environment = main_job.environment() | {
+        "MLFLOW_TRACKING_URI": main_job.uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_ENV_ROOT": str(tmp_path / "envs"),
+    }
+    environment["PATH"] += os.pathsep + str(Path(uv).parent)
+    done = main_job.run(
+        "mlflow", "models", "predict", "-m", f"models:/{model}/Production", "-i", "request.json", "-o", "answer.json",
+        "--env-manager", "uv", cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((tmp_path / "answer.json").read_text())["predictions"]
+    assert len(rows) == {LOAD: 24, ANOMALY: 1}[model]
+    if model == LOAD:
+        written = pd.read_csv(main_job.folder / "smartgrid-output" / "forecast.csv").iloc[:24]
+        assert [row["predicted_load"] for row in rows] == pytest.approx(written["predicted_load"].tolist(), rel=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------ promotion
