@@ -61,7 +61,7 @@ def test_the_job_leaves_a_forecast_and_the_flagged_readings_with_pictures(main_j
 @pytest.mark.parametrize("model", [LOAD, ANOMALY])
 def test_stage_and_alias_name_the_same_version(main_job: Clone, model: str) -> None:
     version = client(main_job).get_model_version_by_alias(model, "champion")
-    assert (version.version, version.current_stage) == ("1", "Production")
+    assert (str(version.version), version.current_stage) == ("1", "Production")
     assert version.tags["smartgrid.promoted_to"] == "Production"
 
 
@@ -155,7 +155,7 @@ def test_history_in_the_body_is_forecast_in_json_csv_and_parquet_alike(
         serve(LOAD).post(records(*rows)),
         serve(LOAD).post({"dataframe_split": json.loads(frame.to_json(orient="split", index=False))}),
         serve(LOAD).post(frame.to_csv(index=False).encode(), "text/csv"),
-        serve(LOAD).post((tmp_path / "body.parquet").read_bytes(), "application/x-parquet"),
+        serve(LOAD).post((tmp_path / "body.parquet").read_bytes(), "application/vnd.apache.parquet"),
     ]
     assert [status for status, _ in answers] == [200] * 4
     assert all(answer == answers[0][1] for _, answer in answers)
@@ -253,7 +253,7 @@ def test_models_predict_answers_a_file(main_job: Clone, tmp_path: Path) -> None:
 def test_a_fresh_environment_from_the_models_own_pins_answers_without_the_repository(
     main_job: Clone, model: str, tmp_path: Path
 ) -> None:
-    """uv makes the environment; unpickling is off; the model comes from the registry, the working folder is empty."""
+    """Made by uv, with unpickling off, in an empty working folder; the model comes from the registry."""
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not on PATH")
@@ -287,7 +287,7 @@ def test_a_worse_version_is_refused_and_the_champion_stays(main_job: Clone) -> N
     for name, value in {"test_mae": 2.0, "naive_mae": 1.0, "test_skill": -1.0}.items():
         api.log_metric(worse.info.run_id, name, value)
     api.set_terminated(worse.info.run_id)
-    version = api.create_model_version(LOAD, champion.source, worse.info.run_id).version
+    version = api.create_model_version(LOAD, api.get_model_version_download_uri(LOAD, "1"), worse.info.run_id).version
     refused = main_job.run("mlflow", "run", ".", "-e", "promote", "-P", f"model={LOAD}", "--env-manager", "local")
     assert refused.returncode != 0
     assert "test_mae 2 is not below naive_mae 1" in refused.stdout + refused.stderr
