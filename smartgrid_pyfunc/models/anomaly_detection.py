@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import StandardScaler
@@ -22,7 +21,7 @@ from smartgrid_pyfunc.features.readings import ReadingContext, parse_readings, r
 from smartgrid_pyfunc.forest import Forest
 from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
 from smartgrid_pyfunc.models.reasons import NO_VALUE, explain, say_conflicts
-from smartgrid_pyfunc.models.state import load_state, save_state, under_prefix, with_prefix
+from smartgrid_pyfunc.models.state import StoredModel, load_state, save_state, under_prefix, with_prefix
 from smartgrid_pyfunc.schema import InputError, format_timestamps
 
 BASE = ("value", "hour_of_day", "day_of_week", "latitude", "longitude", "sensor_type")
@@ -92,7 +91,7 @@ def _check(params: AnomalyParams) -> None:
             raise InputError(f"{name} must be a whole number of at least {least}", found=repr(number))
 
 
-class AnomalyDetectionModel(PythonModel):
+class AnomalyDetectionModel(StoredModel):
     """Isolation forest on a reading's base features and on how surprising it is in the light of its sensor's profile.
 
     Parameters
@@ -322,17 +321,6 @@ class AnomalyDetectionModel(PythonModel):
         arrays |= {"types": self._types, "ordinary": self._ordinary, "ranks": self._ranks}
         arrays |= {"scaler_mean": self._scaler.mean_, "scaler_scale": self._scaler.scale_}
         save_state(folder, arrays, {"params": self.get_params(), "depth_unit": self._depth_unit})
-
-    @classmethod
-    def load(cls, folder: Path) -> AnomalyDetectionModel:
-        """Read what `save` wrote."""
-        model = cls()
-        model._restore(folder)
-        return model
-
-    def load_context(self, context: Any) -> None:
-        """Read the state that MLflow stored beside the code."""
-        self._restore(Path(context.artifacts["state"]))
 
     def _restore(self, folder: Path) -> None:
         arrays, settings = load_state(folder)

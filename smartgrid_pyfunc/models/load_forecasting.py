@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.calendar import check_timezone, holiday_days
@@ -22,7 +21,7 @@ from smartgrid_pyfunc.models.intervals import ResidualQuantiles
 from smartgrid_pyfunc.models.load_history import StoredHistory
 from smartgrid_pyfunc.models.load_request import ForecastParams, LoadRequest, answer_frame, parse_request
 from smartgrid_pyfunc.models.load_training import Samples, draw_samples, fit_forest, thin
-from smartgrid_pyfunc.models.state import load_state, save_state, under_prefix, with_prefix
+from smartgrid_pyfunc.models.state import StoredModel, load_state, save_state, under_prefix, with_prefix
 from smartgrid_pyfunc.schema import COVARIATES, HOURS_A_DAY, HOURS_A_WEEK, InputError
 
 ML, NAIVE = "random_forest", "seasonal_naive"
@@ -88,7 +87,7 @@ class Forecast:
     design: Design | None = None
 
 
-class LoadForecastingModel(PythonModel):
+class LoadForecastingModel(StoredModel):
     """Direct multi-horizon random forest over all sensors, with the seasonal naive to fall back to.
 
     Parameters
@@ -371,17 +370,6 @@ class LoadForecastingModel(PythonModel):
             "feature_importances": self.feature_importances_,
         }
         save_state(folder, arrays, settings)
-
-    @classmethod
-    def load(cls, folder: Path) -> LoadForecastingModel:
-        """Read what `save` wrote."""
-        model = cls()
-        model._restore(folder)
-        return model
-
-    def load_context(self, context: Any) -> None:
-        """Read the state that MLflow stored beside the code."""
-        self._restore(Path(context.artifacts["state"]))
 
     def _restore(self, folder: Path) -> None:
         arrays, settings = load_state(folder)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
 _ARRAYS, _SETTINGS = "arrays.npz", "settings.json"
@@ -37,3 +38,21 @@ def under_prefix(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, N
     """Return the arrays whose names stand under ``prefix/``, without it."""
     start = prefix + "/"
     return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+
+
+class StoredModel(PythonModel):
+    """A model whose fitted state is a folder that `_restore` reads, stored by MLflow as the artifact ``state``."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the model whose state was saved into `folder`."""
+        model = cls()
+        model._restore(folder)
+        return model
+
+    def load_context(self, context: Any) -> None:
+        """Read the state that MLflow stored beside the code."""
+        self._restore(Path(context.artifacts["state"]))
+
+    def _restore(self, folder: Path) -> None:
+        raise TypeError(f"{type(self).__name__} does not say how its state is read")
