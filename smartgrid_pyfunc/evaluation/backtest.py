@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from smartgrid_pyfunc.features.panel import Panel
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK
 
 _LAST_HOUR_OF_DAY = 23
+_ROWS_AT_ONCE = 200_000  # of features in memory
 
 
 class Forecaster(Protocol):
@@ -29,6 +31,42 @@ class Forecaster(Protocol):
         level: float = 0.9,
     ) -> Any:
         """Return an object with `values` (predicted_load, lower, upper) and `model`, arrays of shape (n,)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of target hours of every sensor.
+
+    Attributes
+    ----------
+    number : int
+        1 is the earliest window.
+    first, last : ndarray of int64, shape (S,)
+        First and last cell of each sensor's stretch; before the sensor's own cells where its data are shorter.
+    """
+
+    number: int
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+
+def windows_at_end(panel: Panel, count: int, days: int) -> list[Window]:
+    """Return `count` windows of `days` each, end to end; the last one ends with each sensor's last observed load."""
+    hours = days * HOURS_A_DAY
+    ends = [(number, panel.origin - (count - number) * hours) for number in range(1, count + 1)]
+    return [Window(number, end - hours + 1, end) for number, end in ends]
+
+
+def first_times(panel: Panel, window: Window) -> pd.Series[Any]:
+    """Return the first target hour of each sensor's window (datetime64, UTC) by `sensor_id`."""
+    hours = panel.hour(np.arange(len(panel.sensor_ids)), window.first)
+    return pd.Series(_times(hours), index=panel.sensor_ids)
+
+
+def known_before(hourly: pd.DataFrame, panel: Panel, window: Window) -> pd.DataFrame:
+    """Return the rows of `hourly` that lie before their sensor's `window`: all that a fit for it may see."""
+    start = hourly["sensor_id"].map(first_times(panel, window))
+    return hourly[hourly["timestamp"] < start]
 
 
 def midnight_origins(
@@ -103,6 +141,22 @@ def backtest(
             "model": found.model,
         }
     )
+
+
+def forecast_window(
+    model: Forecaster, panel: Panel, window: Window, hours_ahead: int, *, timezone: str = "UTC", level: float = 0.9
+) -> pd.DataFrame:
+    """Forecast from every local midnight of `window`; see `backtest` for the columns, ``window`` is its number.
+
+    Forecasts belong to the window of their origin: of more than a day ahead the last ones reach beyond it.
+    """
+    sensor, origin = midnight_origins(panel, window.first, window.last, timezone)
+    size = max(1, _ROWS_AT_ONCE // hours_ahead)
+    parts = [
+        backtest(model, panel, (sensor[i : i + size], origin[i : i + size]), hours_ahead, level=level)
+        for i in range(0, max(1, len(origin)), size)
+    ]
+    return pd.concat(parts, ignore_index=True).assign(window=window.number)
 
 
 def _times(hours: NDArray[np.int64]) -> pd.DatetimeIndex:
