@@ -44,6 +44,16 @@ _HISTORY = (
     "month_change",
     "blend",
 )
+#: History features in the unit of the load before scaling, and differences between them: what a linear model can use.
+CHANGES = (
+    "week_change_1h",
+    "week_change_3h",
+    "week_change_24h",
+    "day_change_1h",
+    "day_change_24h",
+    "month_change",
+)
+LEVELS = tuple(name for name in (*BASE, *_HISTORY) if name not in (*CHANGES, "count"))
 _TEMPERATURE = ("temperature", "temperature_change", "temperature_day", "temperature_anomaly", "temperature_origin")
 _KNOWN_HOLIDAY = ("is_holiday", "is_holiday_day_lags", "is_holiday_week_lag", "is_holiday_before", "is_holiday_after")
 

@@ -13,24 +13,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.calendar import check_timezone, holiday_days
-from smartgrid_pyfunc.features.load import RESIDUAL_BASES, Design, FeatureSpec, build_features, seasonal_naive
+from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features, seasonal_naive
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
-from smartgrid_pyfunc.forest import Forest
 from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
 from smartgrid_pyfunc.models.intervals import ResidualQuantiles
+from smartgrid_pyfunc.models.load_estimator import RESIDUALS, LoadEstimator
 from smartgrid_pyfunc.models.load_history import StoredHistory
 from smartgrid_pyfunc.models.load_request import ForecastParams, LoadRequest, answer_frame, parse_request
-from smartgrid_pyfunc.models.load_training import Samples, draw_samples, fit_forest, thin
+from smartgrid_pyfunc.models.load_training import Samples, draw_samples, fit_estimator, thin
+from smartgrid_pyfunc.models.load_validation import ML, NAIVE, Validation, held_out, preferred_naive
 from smartgrid_pyfunc.models.state import StoredModel, load_state, save_state, under_prefix, with_prefix
 from smartgrid_pyfunc.schema import COVARIATES, HOURS_A_DAY, HOURS_A_WEEK, InputError
 
-ML, NAIVE = "random_forest", "seasonal_naive"
 _LEAST_KNOWN = 0.8  # share of the last 168 hours that the forest needs
-_CALIBRATION_DAYS = 28
 _CALIBRATION_TREES = 50
 _SHORTEST_JUDGEMENT_DAYS = 14
 _CALIBRATION_ROWS = 60_000
-_FEWEST_TO_JUDGE = 100  # validation forecasts below which a sensor keeps the forest
 _YEARS_AHEAD = 10  # of public holidays kept with the model
 _MOST_EXPLAINED = 10_000  # rows
 _DRIVERS = 5
@@ -49,7 +47,8 @@ class LoadParams:
     max_samples, max_rows : int
         Rows drawn for each tree, and rows of features built in all: fitting costs no more beyond them.
     residual : str
-        What the forest predicts the difference to: ``blend``, ``last_day`` or ``level`` (see features.load.Design).
+        What the trees predict the difference to: ``blend``, ``last_day`` or ``level`` (see features.load.Design),
+        ``linear`` (a ridge regression on the history), or ``ensemble``: each in equal shares.
     timezone : str
         IANA zone of the sensors' local clock, for calendar features.
     country : str, optional
@@ -66,7 +65,7 @@ class LoadParams:
     max_samples: int = 20_000
     max_rows: int = 250_000
     random_state: int = 42
-    residual: str = "blend"
+    residual: str = "ensemble"
     timezone: str = "UTC"
     country: str | None = None
     covariates: str = "auto"
@@ -88,7 +87,7 @@ class Forecast:
 
 
 class LoadForecastingModel(StoredModel):
-    """Direct multi-horizon random forest over all sensors, with the seasonal naive to fall back to.
+    """Direct multi-horizon random forests over all sensors, with the seasonal naive to fall back to.
 
     Parameters
     ----------
@@ -103,9 +102,10 @@ class LoadForecastingModel(StoredModel):
 
     def __init__(self, **params: Any) -> None:
         self.params = LoadParams(**params)
-        if self.params.residual not in RESIDUAL_BASES:
-            raise InputError(f"residual must be one of {', '.join(RESIDUAL_BASES)}", found=self.params.residual)
+        if self.params.residual not in RESIDUALS:
+            raise InputError(f"residual must be one of {', '.join(RESIDUALS)}", found=self.params.residual)
         check_timezone(self.params.timezone)
+        self._validation: Validation | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the training parameters by name; `deep` is there for scikit-learn's convention."""
@@ -123,8 +123,8 @@ class LoadForecastingModel(StoredModel):
         Returns
         -------
         LoadForecastingModel
-            Itself. The last four weeks of each sensor judge a first forest: they give the intervals and the sensors
-            that stay with the seasonal naive. The final forest then learns from all hours.
+            Itself. Some weeks of each season judge a first fit that has not seen them: this gives the intervals and the
+            sensors that stay with the seasonal naive. The final fit then learns from all hours.
 
         Raises
         ------
@@ -140,24 +140,27 @@ class LoadForecastingModel(StoredModel):
     def refit(self, hourly: pd.DataFrame) -> LoadForecastingModel:
         """Learn from data that go on after those of the earlier `fit`.
 
-        The hours since then judge the model as it is, which renews intervals and fallbacks; then the forest learns from
-        all hours. Where less than two weeks have passed this is `fit`. Parameters, result and errors are as there.
+        The hours since then judge the model as it is, which adds to what intervals and fallbacks rest on; then the
+        forests learn from all hours. Where less than two weeks have passed, and for a model read from a store, this is
+        `fit`. Parameters, result and errors are as there.
         """
+        if self._validation is None:
+            return self.fit(hourly)
         panel = build_panel(_dated(parse_hourly(hourly)))
         known = self._history.last_hour(panel.sensor_ids)
         cutoff = panel.first_cell + known - panel.first_hour
         if np.median(panel.origin - cutoff) < _SHORTEST_JUDGEMENT_DAYS * HOURS_A_DAY:
             return self.fit(hourly)
         rng = np.random.default_rng(self.params.random_state)
-        self._judge(panel, cutoff, rng)
+        since = draw_samples(panel, rng, repeats=4)
+        since = since.take(since.target > cutoff[since.sensor])
+        self._learn_errors(self._validation.joined(self._validate(panel, since, rng)))
         self._spec = self._feature_spec(panel)
         return self._learn(panel, rng)
 
     def _learn(self, panel: Panel, rng: np.random.Generator) -> LoadForecastingModel:
-        """Fit the forest to all hours of `panel` and remember the last weeks."""
-        samples = thin(draw_samples(panel, rng), self.params.max_rows, rng)
-        _log.info("fitting %d trees on %d rows", self.params.n_estimators, len(samples.origin))
-        self._forest, importances = self._fit_forest(panel, samples, self.params.n_estimators)
+        """Fit the forests to all hours of `panel` and remember the last weeks."""
+        self._estimator, importances = self._fit(panel, draw_samples(panel, rng), self.params.n_estimators)
         self.feature_importances_ = dict(zip(self._spec.names(), importances.tolist(), strict=True))
         self._history = StoredHistory.from_panel(panel)
         return self
@@ -172,41 +175,29 @@ class LoadForecastingModel(StoredModel):
             holidays = tuple(days.tolist())
         return FeatureSpec(self.params.timezone, holidays, covariates)
 
-    def _fit_forest(self, panel: Panel, samples: Samples, trees: int) -> tuple[Forest, NDArray[np.float64]]:
+    def _fit(self, panel: Panel, samples: Samples, trees: int) -> tuple[LoadEstimator, NDArray[np.float64]]:
         options = {**self.params.forest_options(), "n_estimators": trees}
-        return fit_forest(panel, samples, self._spec, self.params.residual, options, self.params.max_samples)
+        samples = thin(samples, self.params.max_rows, np.random.default_rng(self.params.random_state))
+        _log.info("fitting %d trees on %d rows", trees, len(samples.origin))
+        return fit_estimator(panel, samples, self._spec, self.params.residual, options, self.params.max_samples)
 
     def _calibrate(self, panel: Panel, rng: np.random.Generator) -> None:
-        """Fit without the last weeks and learn intervals and fallbacks from the errors there."""
-        held_out = np.minimum(_CALIBRATION_DAYS * HOURS_A_DAY, panel.n_hours // 4)
-        cutoff = panel.origin - held_out
+        """Fit without some weeks of each season and learn intervals and fallbacks from the errors there."""
         samples = draw_samples(panel, rng)
-        before = samples.take(samples.target <= cutoff[samples.sensor])
-        _log.info("calibrating on the last %d days of each sensor", _CALIBRATION_DAYS)
-        trees = min(self.params.n_estimators, _CALIBRATION_TREES)
-        self._forest, _ = self._fit_forest(panel, thin(before, self.params.max_rows, rng), trees)
-        self._judge(panel, cutoff, rng)
-
-    def _judge(self, panel: Panel, cutoff: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Learn intervals and fallbacks from the present forest's errors at the hours after each sensor's `cutoff`."""
+        before = samples.take(~held_out(panel, samples))
+        self._estimator, _ = self._fit(panel, before, min(self.params.n_estimators, _CALIBRATION_TREES))
         later = draw_samples(panel, rng, repeats=4)
-        later = thin(later.take(later.target > cutoff[later.sensor]), _CALIBRATION_ROWS, rng)
-        self._learn_errors(panel, later)
+        self._learn_errors(self._validate(panel, later.take(held_out(panel, later)), rng))
 
-    def _learn_errors(self, panel: Panel, samples: Samples) -> None:
+    def _validate(self, panel: Panel, samples: Samples, rng: np.random.Generator) -> Validation:
+        """Return the present estimator's errors on (a part of) `samples`, which it has not seen."""
+        samples = thin(samples, _CALIBRATION_ROWS, rng)
         design = build_features(panel, samples.sensor, samples.origin, samples.horizon, self._spec)
-        actual, names = panel.load[samples.target], panel.sensor_ids[samples.sensor]
-        predicted = self._forest_load(design)
-        naive = seasonal_naive(panel, samples.origin, samples.horizon)
-        preferred = _preferred_naive(naive)
-        self._quantiles = {
-            ML: ResidualQuantiles.fit((actual - predicted) / design.scale, samples.horizon, names),
-            NAIVE: ResidualQuantiles.fit((actual - preferred) / design.scale, samples.horizon, names),
-        }
-        self._fallback = _no_better_than_naive(np.abs(actual - predicted), actual, naive, names)
+        return Validation.of(panel, samples, design, self._estimator.predict(design, self._spec))
 
-    def _forest_load(self, design: Design) -> NDArray[np.float64]:
-        return design.base[self.params.residual] + design.scale * self._forest.mean(design.features)
+    def _learn_errors(self, validation: Validation) -> None:
+        self._validation = validation
+        self._quantiles, self._fallback = validation.quantiles(), validation.fallback()
 
     def forecast(
         self,
@@ -232,13 +223,13 @@ class LoadForecastingModel(StoredModel):
         """
         design = build_features(panel, sensor, origin, horizon, self._spec)
         names = panel.sensor_ids[sensor]
-        naive = _preferred_naive(seasonal_naive(panel, origin, horizon))
+        naive = preferred_naive(seasonal_naive(panel, origin, horizon))
         reason = self._why_not_forest(panel, sensor, origin) if use_ml else _nothing(len(sensor))
         by_forest = np.array([r is None for r in reason], dtype=bool) & use_ml
         predicted = np.where(by_forest, np.nan, naive)
         if by_forest.any():
             chosen = Design(design.features[by_forest], _rows(design.base, by_forest), design.scale[by_forest])
-            predicted[by_forest] = self._forest_load(chosen)
+            predicted[by_forest] = self._estimator.predict(chosen, self._spec)
         lower, upper = self._interval(level, horizon, names, by_forest, predicted, design.scale)
         self._complete_reasons(reason, predicted, by_forest, design)
         model = np.where(by_forest, ML, NAIVE).astype(object)
@@ -351,7 +342,7 @@ class LoadForecastingModel(StoredModel):
             )
         drivers = _nothing(len(found.model))
         rows = np.flatnonzero(found.model == ML)
-        effects = self._forest.contributions(found.design.features[rows]) * found.design.scale[rows, None]
+        effects = self._estimator.forest.contributions(found.design.features[rows]) * found.design.scale[rows, None]
         for row, effect in zip(rows, effects, strict=True):
             top = np.argsort(-np.abs(effect))[:_DRIVERS]
             drivers[row] = ", ".join(f"{self._spec.names()[i]} {effect[i]:+.4g}" for i in top)
@@ -359,7 +350,8 @@ class LoadForecastingModel(StoredModel):
 
     def save(self, folder: Path) -> None:
         """Write the fitted model into the existing `folder`, as arrays and JSON."""
-        arrays = with_prefix("forest", self._forest.to_arrays()) | with_prefix("history", self._history.to_arrays())
+        arrays = with_prefix("estimator", self._estimator.to_arrays())
+        arrays |= with_prefix("history", self._history.to_arrays())
         for name, quantiles in self._quantiles.items():
             arrays |= with_prefix(name, quantiles.to_arrays())
         settings = {
@@ -377,7 +369,7 @@ class LoadForecastingModel(StoredModel):
         self._spec = FeatureSpec(self.params.timezone, tuple(settings["holidays"]), tuple(settings["covariates"]))
         self._fallback = frozenset(settings["fallback"])
         self.feature_importances_ = settings["feature_importances"]
-        self._forest = Forest.from_arrays(under_prefix("forest", arrays))
+        self._estimator = LoadEstimator.from_arrays(under_prefix("estimator", arrays))
         self._history = StoredHistory.from_arrays(under_prefix("history", arrays))
         self._quantiles = {n: ResidualQuantiles.from_arrays(under_prefix(n, arrays)) for n in (ML, NAIVE)}
 
@@ -420,25 +412,6 @@ def _resolve_covariates(choice: str, panel: Panel) -> tuple[str, ...]:
             remedy="covariates=auto takes those present",
         )
     return tuple(name for name in COVARIATES if name in wanted)
-
-
-def _preferred_naive(naive: Mapping[int, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the value a whole number of weeks before, else of days."""
-    return np.where(np.isnan(naive[HOURS_A_WEEK]), naive[HOURS_A_DAY], naive[HOURS_A_WEEK])
-
-
-def _no_better_than_naive(
-    error: NDArray[np.float64],
-    actual: NDArray[np.float64],
-    naive: Mapping[int, NDArray[np.float64]],
-    names: NDArray[np.object_],
-) -> frozenset[str]:
-    """Sensors whose mean absolute error is not below that of the better naive, on the forecasts all three have."""
-    table = pd.DataFrame({"model": error, **{str(lag): np.abs(actual - v) for lag, v in naive.items()}}).dropna()
-    by_sensor = table.groupby(names[table.index.to_numpy()])
-    mean, count = by_sensor.mean(), by_sensor.size()
-    worse = mean["model"] >= mean[[str(lag) for lag in naive]].min(axis=1)
-    return frozenset(str(name) for name in mean.index[worse & (count >= _FEWEST_TO_JUDGE)])
 
 
 def _without_history(sensors: Sequence[str], params: ForecastParams, reason: str) -> pd.DataFrame:

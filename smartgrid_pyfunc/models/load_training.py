@@ -1,4 +1,4 @@
-"""Training samples of the load model and the forest fitted to them."""
+"""Training samples of the load model and the estimator fitted to them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestRegressor
 
 from smartgrid_pyfunc.features.load import OPTIONAL_GROUPS, FeatureSpec, build_features
 from smartgrid_pyfunc.features.panel import Panel
-from smartgrid_pyfunc.forest import Forest
+from smartgrid_pyfunc.models.load_estimator import LoadEstimator
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK, MAX_HORIZON, InputError
 
 MIN_ROWS = 200
 _BLANKED = 0.15  # share of training rows that lack each optional group of features
-_CLIP = 8.0  # scaled residuals beyond this are faults or level shifts: they should not steer the forest
 
 
 @dataclass(frozen=True)
@@ -62,16 +60,10 @@ def thin(samples: Samples, most: int, rng: np.random.Generator) -> Samples:
     return samples.take(np.sort(rng.choice(len(samples.origin), most, replace=False)))
 
 
-def fit_forest(
+def fit_estimator(
     panel: Panel, samples: Samples, spec: FeatureSpec, residual: str, options: Mapping[str, Any], max_samples: int
-) -> tuple[Forest, NDArray[np.float64]]:
-    """Fit a random forest to the scaled difference between the load and the base `residual`.
-
-    Returns
-    -------
-    Forest
-    ndarray, shape (n_features,)
-        Impurity-based importances, summing to 1.
+) -> tuple[LoadEstimator, NDArray[np.float64]]:
+    """Build the features of `samples`, blank what requests may lack, and fit; see `LoadEstimator.fit`.
 
     Raises
     ------
@@ -85,12 +77,8 @@ def fit_forest(
             remedy="give several weeks of hourly load per sensor",
         )
     design = build_features(panel, samples.sensor, samples.origin, samples.horizon, spec)
-    target = (panel.load[samples.target] - design.base[residual]) / design.scale
     _blank_optional(design.features, spec, np.random.default_rng(options["random_state"]))
-    n = len(target)
-    forest = RandomForestRegressor(max_samples=max_samples if n > max_samples else None, n_jobs=-1, **options)
-    forest.fit(design.features, np.clip(target, -_CLIP, _CLIP))
-    return Forest.from_regressor(forest), forest.feature_importances_
+    return LoadEstimator.fit(design, panel.load[samples.target], spec, residual, options, max_samples)
 
 
 def _blank_optional(features: NDArray[np.float32], spec: FeatureSpec, rng: np.random.Generator) -> None:

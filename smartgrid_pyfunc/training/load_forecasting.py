@@ -15,7 +15,8 @@ from smartgrid_pyfunc.evaluation.metrics import Summary, naive_scales, summarise
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.lifecycle import packaging, registry, runs
 from smartgrid_pyfunc.lifecycle.errors import mask_secrets
-from smartgrid_pyfunc.models.load_forecasting import NAIVE, LoadForecastingModel
+from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
+from smartgrid_pyfunc.models.load_validation import NAIVE
 from smartgrid_pyfunc.schema import HOURS_A_DAY, LOAD_EXPERIMENT, LOAD_MODEL, InputError, format_timestamps
 from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
 from smartgrid_pyfunc.training.outcome import Outcome, log_report

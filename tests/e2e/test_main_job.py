@@ -293,7 +293,7 @@ def test_a_worse_version_is_refused_and_the_champion_stays(main_job: Clone) -> N
     assert "test_mae 2 is not below naive_mae 1" in refused.stdout + refused.stderr
     assert api.get_model_version_by_alias(LOAD, "champion").version == champion.version
     allowed = main_job.run(
-        "python", "entrypoints/training_pipeline.py", "--promote", LOAD, "--version", champion.version
+        "python", "entrypoints/training_pipeline.py", "--promote", LOAD, "--version", str(champion.version)
     )
     assert allowed.returncode == 0, allowed.stderr
     staged = main_job.run(
