@@ -104,6 +104,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--peers-python", help="interpreter with requirements-peers.txt; without it peers are skipped")
     parser.add_argument("--openstef-python", help="interpreter with openstef; without it OpenSTEF is skipped")
     parser.add_argument("--sets", nargs="+", help="sets to run; all by default")
+    parser.add_argument("--windows", nargs="+", help="windows to run, of those that are open")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="methods whose name has one of these texts")
     parser.add_argument("--final", action="store_true", help="open the final windows; choices are made without them")
     parser.add_argument("--quick", action="store_true", help="one window, three sensors, a year of history, few trees")
@@ -118,6 +119,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--timeout", type=float, default=7200, help="of one (set, window, method) [s]")
     parser.add_argument("--table-only", action="store_true", help="run nothing, print the table of what is there")
+    parser.add_argument("--any-code", action="store_true", help="keep results whose sources have changed since")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.worker and not Path(arguments.data or "absent").is_dir():
@@ -161,7 +163,8 @@ def _windows(every: list[str], arguments: argparse.Namespace) -> list[str]:
     choice = [name for name in every if name.startswith("choice")]
     if arguments.quick:
         return choice[:1]
-    return every if arguments.final else choice
+    opened = every if arguments.final else choice
+    return [name for name in opened if not arguments.windows or name in arguments.windows]
 
 
 def _job(arguments: argparse.Namespace, set_name: str, window: str, method: Method) -> dict[str, Any]:
@@ -192,6 +195,7 @@ def _job(arguments: argparse.Namespace, set_name: str, window: str, method: Meth
         "data": str(Path(arguments.data).resolve()),
         "target": str(folder / "".join(c if c.isalnum() else "-" for c in method.name)),
         "settings": settings,
+        "any_code": arguments.any_code,
     }
 
 
@@ -208,8 +212,10 @@ def _digest(adapter: str) -> str:
 
 
 def _run(job: dict[str, Any], python: str, place: str, timeout: float) -> None:
+    from peers.results import read_figures
+
     label = f"{place} {job['set']}, {job['window']}, {job['method']}"
-    if _kept(job):
+    if read_figures(job):
         print(f"{label}: kept", file=sys.stderr)
         return
     environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
@@ -223,11 +229,6 @@ def _run(job: dict[str, Any], python: str, place: str, timeout: float) -> None:
     except subprocess.TimeoutExpired:
         outcome = f"FAILED: not done within {timeout:.0f} s"
     print(f"{label}: {outcome}", file=sys.stderr)
-
-
-def _kept(job: dict[str, Any]) -> bool:
-    file = Path(job["target"] + ".json")
-    return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["settings"] == job["settings"]
 
 
 def _work(job: dict[str, Any]) -> None:

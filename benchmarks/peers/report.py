@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -16,6 +15,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from peers.results import read_figures
 from peers.task import DAY, HOUR, SETS, WINDOW_DAYS, Task
 from smartgrid_pyfunc.evaluation.metrics import coverage, mae, naive_scales, pinball, rmse
 
@@ -57,7 +57,7 @@ def _score_set(jobs: list[dict[str, Any]]) -> pd.DataFrame | None:
 
 
 def _score_window(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept = [(job, figures) for job in jobs if (figures := _figures(job))]
+    kept = [(job, figures) for job in jobs if (figures := read_figures(job))]
     if not kept:
         return []
     settings = kept[0][0]["settings"]
@@ -72,12 +72,6 @@ def _score_window(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append(row | {name: figures[name] for name in ("method", "fit_cpu_s", "forecast_cpu_ms", "peak_mb")})
     floor = min(row["mae"] for row in rows[:2])
     return [row | {"skill": 1 - row["mae"] / floor, "window": jobs[0]["window"]} for row in rows]
-
-
-def _figures(job: dict[str, Any]) -> dict[str, Any] | None:
-    file = Path(job["target"] + ".json")
-    figures = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return figures if figures and figures["settings"] == job["settings"] else None
 
 
 def _truth(task: Task) -> pd.DataFrame:
@@ -255,7 +249,7 @@ def _environment(jobs: list[dict[str, Any]]) -> str:
     versions: dict[str, str] = {}
     dates = set()
     for job in jobs:
-        if figures := _figures(job):
+        if figures := read_figures(job):
             dates.add(figures["date"])
             versions[job["environment"]] = ", ".join(f"{k} {v}" for k, v in figures["versions"].items())
     lines += [f"- {environment}: {text}" for environment, text in versions.items()]
