@@ -27,6 +27,15 @@ BASE = (
     "rolling_avg_3h",
     "rolling_avg_24h",
 )
+#: Differences between known hours, scaled.
+CHANGES = (
+    "week_change_1h",
+    "week_change_3h",
+    "week_change_24h",
+    "day_change_1h",
+    "day_change_24h",
+    "month_change",
+)
 _DAYS = tuple(f"same_hour_{j + 1}" for j in range(7))
 _WEEKS = tuple(f"same_weekday_hour_{j + 1}" for j in range(4))
 _HISTORY = (
@@ -36,23 +45,10 @@ _HISTORY = (
     "week_mean",
     "week_before_target",
     "week_after_target",
-    "week_change_1h",
-    "week_change_3h",
-    "week_change_24h",
-    "day_change_1h",
-    "day_change_24h",
-    "month_change",
+    *CHANGES,
     "blend",
 )
-#: History features in the unit of the load before scaling, and differences between them: what a linear model can use.
-CHANGES = (
-    "week_change_1h",
-    "week_change_3h",
-    "week_change_24h",
-    "day_change_1h",
-    "day_change_24h",
-    "month_change",
-)
+#: Features that are loads of known hours, centred and scaled.
 LEVELS = tuple(name for name in (*BASE, *_HISTORY) if name not in (*CHANGES, "count"))
 _TEMPERATURE = ("temperature", "temperature_change", "temperature_day", "temperature_anomaly", "temperature_origin")
 _KNOWN_HOLIDAY = ("is_holiday", "is_holiday_day_lags", "is_holiday_week_lag", "is_holiday_before", "is_holiday_after")
