@@ -150,7 +150,8 @@ def log_results(
     """
     now = int(time.time() * 1000)
     values = [Metric(name, float(value), now, 0) for name, value in (metrics or {}).items()]
-    client, run_id = mlflow.MlflowClient(), run_id or _active_id()
+    run_id = run_id or _active_id()  # before a client, which would make a local store
+    client = mlflow.MlflowClient()
     with plain_errors("log params and metrics"):
         there = client.get_run(run_id).data.params if params else {}
         entries = [Param(name, str(value)) for name, value in (params or {}).items() if name not in there]
@@ -240,8 +241,9 @@ def log_input(
         profile=json.dumps({"num_rows": len(frame), "num_elements": int(frame.size)}),
     )
     entry = DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
+    run_id = run_id or _active_id()
     with plain_errors("log the input dataset"):
-        mlflow.MlflowClient().log_inputs(run_id or _active_id(), [entry])
+        mlflow.MlflowClient().log_inputs(run_id, [entry])
 
 
 def _schema(sample: pd.DataFrame) -> str:
