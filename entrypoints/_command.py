@@ -215,3 +215,11 @@ register = option("--register", type=click.BOOL, default=True, help="Register th
 def n_estimators(default: int = 100) -> Decorator:
     """Return the option ``--n-estimators`` with the model's own default."""
     return option("--n-estimators", type=click.IntRange(1, 5000), default=default, help="Number of trees.")
+
+
+estimator = option(
+    "--estimator",
+    type=click.Choice(["random_forest", "lightgbm"]),
+    default="random_forest",
+    help="What corrects the simple forecasts: random_forest (scikit-learn) or lightgbm (gradient boosting).",
+)

@@ -9,6 +9,7 @@ import click
 @cli.command()
 @cli.data
 @cli.option("--sensor-type", default="power,energy", help="Types of readings that count as load.")
+@cli.estimator
 @cli.n_estimators()
 @cli.max_depth
 @cli.min_samples_split

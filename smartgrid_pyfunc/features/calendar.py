@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smartgrid_pyfunc.schema import InputError
 
 CALENDAR = ("hour_of_day", "day_of_week", "month")
-HOLIDAY = ("holiday", "holiday_before", "holiday_after")
+HOLIDAY = ("holiday", "holiday_before", "holiday_after", "holiday_day_lags", "holiday_week_lag")
 _THURSDAY = 3  # 1970-01-01
 _STEP = 900  # s; clocks change at quarter hours of UTC at the finest (Lord Howe Island at half past)
 
@@ -104,7 +104,7 @@ def _zone_offsets(seconds: NDArray[np.int64], timezone: str) -> NDArray[np.int64
 def calendar_features(
     hours: NDArray[np.int64], timezone: str, holidays: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return `CALENDAR` and `HOLIDAY` for each hour.
+    """Return `CALENDAR` and, with holidays, `HOLIDAY` for each hour.
 
     The day of the year is left out on purpose: with two or three years of history a forest learns single days by heart.
 
@@ -121,16 +121,29 @@ def calendar_features(
     -------
     dict of ndarray, shape (n,)
         ``hour_of_day`` 0…23, ``day_of_week`` 0 = Monday, ``month`` 1…12, and 0/1 flags of the
-        local day being a holiday, following one (``holiday_before``) and preceding one (``holiday_after``).
+        local day being a holiday, following one (``holiday_before``) and preceding one (``holiday_after``), the share
+        of holidays among the seven days before (``holiday_day_lags``), and the flag of the same weekday before.
     """
     clock = local_clock(hours.astype("datetime64[h]"), timezone)
     day = clock.astype("datetime64[D]")
     number = day.astype(np.int64)
-    return {
+    columns = {
         "hour_of_day": ((clock - day).astype(np.int64) // 60).astype(np.float64),
         "day_of_week": ((number + _THURSDAY) % 7).astype(np.float64),
         "month": (day.astype("datetime64[M]").astype(np.int64) % 12 + 1).astype(np.float64),
-        "holiday": np.isin(number, holidays).astype(np.float64),
-        "holiday_before": np.isin(number - 1, holidays).astype(np.float64),
-        "holiday_after": np.isin(number + 1, holidays).astype(np.float64),
+    }
+    return columns | _holiday_features(number, holidays) if len(holidays) else columns
+
+
+def _holiday_features(day: NDArray[np.int64], holidays: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    def flag(shift: int) -> NDArray[np.float64]:
+        return np.isin(day + shift, holidays).astype(np.float64)
+
+    lags = [flag(-back) for back in range(1, 8)]
+    return {
+        "holiday": flag(0),
+        "holiday_before": lags[0],
+        "holiday_after": flag(1),
+        "holiday_day_lags": np.mean(lags, axis=0),
+        "holiday_week_lag": lags[-1],
     }

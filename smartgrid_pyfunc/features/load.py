@@ -6,7 +6,7 @@ serves a household and a feeder alike. The one function `build_features` serves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.calendar import CALENDAR, HOLIDAY, calendar_features
+from smartgrid_pyfunc.features.cells import CellReader, known_mean, known_spread, season_lags
 from smartgrid_pyfunc.features.panel import Panel
+from smartgrid_pyfunc.features.weather import TEMPERATURE, TemperaturePath
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK
 
 BASE = (
@@ -50,16 +52,19 @@ _HISTORY = (
 )
 #: Features that are loads of known hours, centred and scaled.
 LEVELS = tuple(name for name in (*BASE, *_HISTORY) if name not in (*CHANGES, "count"))
-_TEMPERATURE = ("temperature", "temperature_change", "temperature_day", "temperature_anomaly", "temperature_origin")
 _KNOWN_HOLIDAY = ("is_holiday", "is_holiday_day_lags", "is_holiday_week_lag", "is_holiday_before", "is_holiday_after")
 
 #: Features that a request may lack, by what is missing; training blanks some of each group to cope with that.
 OPTIONAL_GROUPS = {
     "min_value": ("min_value", "max_value", "count", "prev_hour_min", "prev_hour_max"),
-    "temperature": _TEMPERATURE,
+    "temperature": TEMPERATURE,
     "is_holiday": _KNOWN_HOLIDAY,
 }
 RESIDUAL_BASES = ("blend", "last_day", "level")
+
+#: Levels that the linear model reads beside the changes.
+_LINEAR_LEVELS = tuple(name for name in LEVELS if not name.endswith(("min_value", "max_value", "hour_min", "hour_max")))
+_RADIANS_AN_HOUR = 2 * np.pi / (365.2425 * HOURS_A_DAY)
 
 _SCALE_FLOOR = 0.02  # of the mean absolute load of the last week
 _TINY = 1e-6
@@ -73,12 +78,13 @@ class FeatureSpec:
     timezone: str = "UTC"
     holidays: tuple[int, ...] = ()  # local days since 1970-01-01
     covariates: tuple[str, ...] = ()
+    annual: bool = False  # the history is long enough to tell the season from the trend
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the feature columns, in order."""
         names = ("horizon", *CALENDAR, *BASE, *_HISTORY)
         names += HOLIDAY if self.holidays else ()
-        names += _TEMPERATURE if "temperature" in self.covariates else ()
+        names += TEMPERATURE if "temperature" in self.covariates else ()
         return names + (_KNOWN_HOLIDAY if "is_holiday" in self.covariates else ())
 
 
@@ -89,16 +95,38 @@ class Design:
     Attributes
     ----------
     features : ndarray of float32, shape (n, n_features)
+        For trees: `FeatureSpec.names`.
+    inputs : dict of ndarray of float32, shape (n, k)
+        For the linear model: ``history`` (scaled loads and changes), ``around`` (scaled loads of single hours),
+        ``clock`` (local hour of the day, weekday, phase of the year [rad]), ``holiday`` and, as the spec has them,
+        ``temperature`` and ``past_temperature``.
     base : dict of ndarray, shape (n,)
         Simple forecasts [unit of the load] that a model may predict the difference to: ``blend`` (half the mean of the
         last seven same hours, half of the last four same weekday hours), ``last_day``, ``level`` (last week's mean).
     scale : ndarray, shape (n,)
         Spread of the last week before the origin [unit of the load], floored so that constant sensors do not explode.
+    horizon : ndarray of int64, shape (n,)
+        Lead time [h].
+    sensor : ndarray of str, shape (n,)
     """
 
     features: NDArray[np.float32]
+    inputs: dict[str, NDArray[np.float32]]
     base: dict[str, NDArray[np.float64]]
     scale: NDArray[np.float64]
+    horizon: NDArray[np.int64]
+    sensor: NDArray[np.object_]
+
+    def take(self, index: NDArray[Any] | slice) -> Design:
+        """Return the rows at `index`, a mask, positions or a slice."""
+        return Design(
+            self.features[index],
+            {name: block[index] for name, block in self.inputs.items()},
+            {name: base[index] for name, base in self.base.items()},
+            self.scale[index],
+            self.horizon[index],
+            self.sensor[index],
+        )
 
 
 def build_features(
@@ -126,8 +154,11 @@ def build_features(
     parts = [_build_chunk(panel, sensor[c], origin[c], horizon[c], spec) for c in _chunks(len(sensor))]
     return Design(
         np.concatenate([p.features for p in parts]),
+        {name: np.concatenate([p.inputs[name] for p in parts]) for name in parts[0].inputs},
         {name: np.concatenate([p.base[name] for p in parts]) for name in parts[0].base},
         np.concatenate([p.scale for p in parts]),
+        horizon,
+        panel.sensor_ids[sensor],
     )
 
 
@@ -135,121 +166,133 @@ def _chunks(n: int) -> Iterator[slice]:
     yield from (slice(i, i + _CHUNK) for i in range(0, max(n, 1), _CHUNK))
 
 
-class _Reader:
-    """Reads cells of a panel at given distances, seen from the forecasts of one chunk."""
+class _Origins:
+    """What is known at the distinct origins of a chunk: computed once for each, read by every horizon."""
 
-    def __init__(self, panel: Panel, origin: NDArray[np.int64], horizon: NDArray[np.int64]) -> None:
-        self._panel, self._origin = panel, origin
-        self._target = origin + horizon
-        self._last = len(panel.load) - 1
+    def __init__(self, panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64]) -> None:
+        self.cell, first, self._row = np.unique(origin, return_index=True, return_inverse=True)
+        zero = np.zeros(len(self.cell), dtype=np.int64)
+        self._read = CellReader(panel, sensor[first], self.cell, zero)
+        self._load = panel.load
+        self._week = self._read.back(panel.load, np.arange(HOURS_A_WEEK)[::-1])
+        self._centre = known_mean(self._week)
+        floor = np.maximum(_SCALE_FLOOR * known_mean(np.abs(self._week)), _TINY)
+        self._scale = np.maximum(known_spread(self._week, self._centre), floor)
+        self.centre, self.scale = self._centre[self._row], self._scale[self._row]
 
-    def back(self, values: NDArray[np.float64], hours: Any) -> NDArray[np.float64]:
-        """Values `hours` before the origin, shape (n, len(hours))."""
-        found: NDArray[np.float64] = values[self._origin[:, None] - hours]
-        return found
+    def last_hours(self) -> dict[str, NDArray[np.float64]]:
+        """Columns in the unit of the load."""
+        columns = {
+            "prev_hour_avg": self._week[:, -1],
+            "rolling_avg_3h": known_mean(self._week[:, -3:]),
+            "rolling_avg_24h": known_mean(self._week[:, -24:]),
+        }
+        return {name: column[self._row] for name, column in columns.items()}
 
-    def before_target(self, values: NDArray[np.float64], hours: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Values `hours` (n, k) before the target; NaN where that is after the origin."""
-        cell = self._target[:, None] - hours
-        return np.where(cell <= self._origin[:, None], values[np.minimum(cell, self._origin[:, None])], np.nan)
+    def changes(self) -> dict[str, NDArray[np.float64]]:
+        """How the last hours differ from the same hours a day and a week before, and this week from the last four."""
+        day, hours = self._week[:, -24:], np.arange(HOURS_A_DAY)[::-1]
+        to_week = day - self._read.back(self._load, hours + HOURS_A_WEEK)
+        to_day = day - self._read.back(self._load, hours + HOURS_A_DAY)
+        earlier = known_mean(self._read.back(self._load, np.arange(HOURS_A_WEEK, 4 * HOURS_A_WEEK, 7)))
+        columns = {
+            "week_change_1h": to_week[:, -1],
+            "week_change_3h": known_mean(to_week[:, -3:]),
+            "week_change_24h": known_mean(to_week),
+            "day_change_1h": to_day[:, -1],
+            "day_change_24h": known_mean(to_day),
+            "month_change": self._centre - earlier,
+        }
+        return {name: (column / self._scale)[self._row] for name, column in columns.items()}
 
-    def known(
-        self, values: NDArray[np.float64], hours: NDArray[np.int64], end: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Known covariates `hours` (k,) before the target, past the origin too; NaN beyond the sensor's own `end`."""
-        cell = self._target[:, None] - hours
-        found: NDArray[np.float64] = np.where(cell < end[:, None], values[np.minimum(cell, self._last)], np.nan)
-        return found
-
-
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the last axis of what is known; NaN where nothing is."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=-1)
-    total = np.where(known, values, 0.0).sum(axis=-1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _spread(values: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt(_mean((values - mean[..., None]) ** 2))
+    def profile(self) -> NDArray[np.float64]:
+        """Return the scaled loads of the last day, and of the first hours of the same day a week before, (n, 30)."""
+        week_ago = self._read.back(self._load, HOURS_A_WEEK + np.arange(6))
+        loads = np.hstack([self._week[:, -24:], week_ago])
+        scaled: NDArray[np.float64] = ((loads - self._centre[:, None]) / self._scale[:, None])[self._row]
+        return scaled
 
 
 def _build_chunk(
     panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64], horizon: NDArray[np.int64], spec: FeatureSpec
 ) -> Design:
-    read = _Reader(panel, origin, horizon)
-    week = read.back(panel.load, np.arange(HOURS_A_WEEK)[::-1])
-    centre = _mean(week)
-    scale = np.maximum(_spread(week, centre), np.maximum(_SCALE_FLOOR * _mean(np.abs(week)), _TINY))
-    days, weeks = _lags(horizon)
-    loads = _load_features(panel, read, week, days, weeks)
-    bases = _bases(loads, centre)
+    read, origins = CellReader(panel, sensor, origin, horizon), _Origins(panel, sensor, origin)
+    days, weeks = season_lags(horizon)
+    loads = origins.last_hours() | _same_hours(panel, read, days, weeks)
+    bases = _bases(loads, origins.centre)
 
     def scaled(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (x - centre) / scale
+        return (x - origins.centre) / origins.scale
 
-    columns = {name: scaled(x) for name, x in loads.items()} | _differences(panel, read, week, scale)
+    columns = {name: scaled(x) for name, x in loads.items()} | origins.changes()
     columns |= {"blend": scaled(bases["blend"]), "horizon": horizon.astype(np.float64)}
     columns |= {"count": _count_ratio(panel, read, days)}
-    columns |= calendar_features(
-        panel.hour(sensor, origin) + horizon, spec.timezone, np.array(spec.holidays, dtype=np.int64)
-    )
-    columns |= _covariate_features(panel, sensor, read, days, spec)
-    features = np.empty((len(sensor), len(spec.names())), dtype=np.float32)
-    for i, name in enumerate(spec.names()):
-        features[:, i] = columns[name]
-    return Design(features, bases, scale)
+    hours = panel.hour(sensor, origin) + horizon
+    columns |= calendar_features(hours, spec.timezone, np.array(spec.holidays, dtype=np.int64))
+    path = TemperaturePath(panel, read) if "temperature" in spec.covariates else None
+    columns |= path.features() if path else {}
+    columns |= _holiday_features(read) if "is_holiday" in spec.covariates else {}
+    around = _around(panel, read, days, weeks)
+    around = np.hstack([origins.profile(), (around - origins.centre[:, None]) / origins.scale[:, None]])
+    inputs = _linear_inputs(columns, around, hours, path)
+    features = _stacked(columns, spec.names())
+    return Design(features, inputs, bases, origins.scale, horizon, panel.sensor_ids[sensor])
 
 
-def _lags(horizon: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distances [h] from the target to the 7 latest known same hours and the 4 latest same weekday hours."""
-    first_day = -(-horizon // HOURS_A_DAY) * HOURS_A_DAY
-    days = first_day[:, None] + HOURS_A_DAY * np.arange(7)
-    first_week = -(-horizon // HOURS_A_WEEK) * HOURS_A_WEEK
-    weeks = first_week[:, None] + HOURS_A_WEEK * np.arange(4)
-    return days, weeks
+def _stacked(columns: Mapping[str, NDArray[np.float64]], names: Sequence[str]) -> NDArray[np.float32]:
+    stacked = np.empty((len(columns["horizon"]), len(names)), dtype=np.float32)
+    for i, name in enumerate(names):
+        stacked[:, i] = columns[name]
+    return stacked
 
 
-def _load_features(
-    panel: Panel, read: _Reader, week: NDArray[np.float64], days: NDArray[np.int64], weeks: NDArray[np.int64]
+def _linear_inputs(
+    columns: dict[str, NDArray[np.float64]],
+    around: NDArray[np.float64],
+    hours: NDArray[np.int64],
+    path: TemperaturePath | None,
+) -> dict[str, NDArray[np.float32]]:
+    """Return `Design.inputs`: an unknown level counts as the blend of the known ones, an unknown change as none."""
+    known = np.nan_to_num(columns["blend"])
+    filled = {name: np.where(np.isnan(columns[name]), known, columns[name]) for name in _LINEAR_LEVELS}
+    changes = {name: np.nan_to_num(columns[name]) for name in CHANGES}
+    clock = {"hour": columns["hour_of_day"], "weekday": columns["day_of_week"], "phase": hours * _RADIANS_AN_HOUR}
+    flags = [columns[name] for name in (*HOLIDAY, *_KNOWN_HOLIDAY) if name in columns]
+    inputs = {
+        "history": np.column_stack([*filled.values(), *changes.values()]),
+        "around": np.nan_to_num(around),
+        "clock": np.column_stack(list(clock.values())),
+        "holiday": np.nan_to_num(np.column_stack(flags)) if flags else np.empty((len(hours), 0)),
+    }
+    if path:
+        inputs |= {"temperature": path.response(), "past_temperature": path.past_response()}
+    return {name: block.astype(np.float32) for name, block in inputs.items()}
+
+
+def _same_hours(
+    panel: Panel, read: CellReader, days: NDArray[np.int64], weeks: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Features in the unit of the load."""
+    """Loads at the target's own hour on earlier days [unit of the load]."""
     load, low, high = panel.load, panel.loads["min_value"], panel.loads["max_value"]
     same_hour, same_weekday = read.before_target(load, days), read.before_target(load, weeks)
     beside = read.before_target(load, weeks[:, :1] + np.array([1, -1]))
     columns = dict(zip(_DAYS, same_hour.T, strict=True)) | dict(zip(_WEEKS, same_weekday.T, strict=True))
-    columns |= {
+    return columns | {
         "min_value": read.before_target(low, days[:, :1])[:, 0],
         "max_value": read.before_target(high, days[:, :1])[:, 0],
-        "prev_hour_avg": week[:, -1],
         "prev_hour_min": read.back(low, [0])[:, 0],
         "prev_hour_max": read.back(high, [0])[:, 0],
-        "rolling_avg_3h": _mean(week[:, -3:]),
-        "rolling_avg_24h": _mean(week[:, -24:]),
-        "day_mean": _mean(same_hour),
-        "week_mean": _mean(same_weekday),
+        "day_mean": known_mean(same_hour),
+        "week_mean": known_mean(same_weekday),
         "week_before_target": beside[:, 0],
         "week_after_target": beside[:, 1],
     }
-    return columns
 
 
-def _differences(
-    panel: Panel, read: _Reader, week: NDArray[np.float64], scale: NDArray[np.float64]
-) -> dict[str, NDArray[np.float64]]:
-    """How the last hours differ from the same hours a day and a week before, and this week from the last four."""
-    load, day, hours = panel.load, week[:, -24:], np.arange(HOURS_A_DAY)[::-1]
-    to_week = day - read.back(load, hours + HOURS_A_WEEK)
-    to_day = day - read.back(load, hours + HOURS_A_DAY)
-    earlier = _mean(read.back(load, np.arange(HOURS_A_WEEK, 4 * HOURS_A_WEEK, 7)))
-    return {
-        "week_change_1h": to_week[:, -1] / scale,
-        "week_change_3h": _mean(to_week[:, -3:]) / scale,
-        "week_change_24h": _mean(to_week) / scale,
-        "day_change_1h": to_day[:, -1] / scale,
-        "day_change_24h": _mean(to_day) / scale,
-        "month_change": (_mean(week) - earlier) / scale,
-    }
+def _around(panel: Panel, read: CellReader, days: NDArray[np.int64], weeks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Loads up to three hours before and after the last same hour and the last same weekday hour, shape (n, 12)."""
+    beside = np.array([1, 2, 3, -1, -2, -3])
+    return read.before_target(panel.load, np.hstack([days[:, :1] + beside, weeks[:, :1] + beside]))
 
 
 def _bases(loads: dict[str, NDArray[np.float64]], centre: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -260,55 +303,23 @@ def _bases(loads: dict[str, NDArray[np.float64]], centre: NDArray[np.float64]) -
     return {"blend": known, "last_day": np.where(np.isnan(last_day), known, last_day), "level": centre}
 
 
-def _count_ratio(panel: Panel, read: _Reader, days: NDArray[np.int64]) -> NDArray[np.float64]:
+def _count_ratio(panel: Panel, read: CellReader, days: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the readings behind the last same hour, as a share of the usual number: how complete that hour is."""
     count = panel.loads["count"]
-    usual = _mean(read.back(count, np.arange(HOURS_A_DAY)))
+    usual = known_mean(read.back(count, np.arange(HOURS_A_DAY)))
     return read.before_target(count, days[:, :1])[:, 0] / np.maximum(usual, 1.0)
 
 
-def _covariate_features(
-    panel: Panel, sensor: NDArray[np.int64], read: _Reader, days: NDArray[np.int64], spec: FeatureSpec
-) -> dict[str, NDArray[np.float64]]:
-    columns: dict[str, NDArray[np.float64]] = {}
-    end = panel.first_cell[sensor] + panel.n_hours[sensor]
+def _holiday_features(read: CellReader) -> dict[str, NDArray[np.float64]]:
+    def flag(*hours: int) -> NDArray[np.float64]:
+        return read.covariate("is_holiday", hours)
 
-    def known(name: str) -> Callable[[Any], NDArray[np.float64]]:
-        values = panel.covariates.get(name)
-        if values is None:
-            return lambda hours: np.full((len(sensor), len(hours)), np.nan)
-        return lambda hours: read.known(values, np.asarray(hours), end)
-
-    if "temperature" in spec.covariates:
-        columns |= _temperature_features(known("temperature"), read, panel, days)
-    if "is_holiday" in spec.covariates:
-        columns |= _holiday_features(known("is_holiday"))
-    return columns
-
-
-def _temperature_features(
-    known: Callable[[Any], NDArray[np.float64]], read: _Reader, panel: Panel, days: NDArray[np.int64]
-) -> dict[str, NDArray[np.float64]]:
-    values = panel.covariates.get("temperature")
-    nothing = np.full(len(days), np.nan)
-    target = known([0])[:, 0]
-    usual = nothing if values is None else _mean(read.before_target(values, days))
     return {
-        "temperature": target,
-        "temperature_change": target - known([HOURS_A_DAY])[:, 0],
-        "temperature_day": _mean(known(np.arange(HOURS_A_DAY))),
-        "temperature_anomaly": target - usual,
-        "temperature_origin": nothing if values is None else read.back(values, [0])[:, 0],
-    }
-
-
-def _holiday_features(known: Callable[[Any], NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    return {
-        "is_holiday": known([0])[:, 0],
-        "is_holiday_day_lags": _mean(known(np.arange(1, 8) * HOURS_A_DAY)),
-        "is_holiday_week_lag": known([HOURS_A_WEEK])[:, 0],
-        "is_holiday_before": known([HOURS_A_DAY])[:, 0],
-        "is_holiday_after": known([-HOURS_A_DAY])[:, 0],
+        "is_holiday": flag(0)[:, 0],
+        "is_holiday_day_lags": known_mean(flag(*(day * HOURS_A_DAY for day in range(1, 8)))),
+        "is_holiday_week_lag": flag(HOURS_A_WEEK)[:, 0],
+        "is_holiday_before": flag(HOURS_A_DAY)[:, 0],
+        "is_holiday_after": flag(-HOURS_A_DAY)[:, 0],
     }
 
 
@@ -326,8 +337,8 @@ def seasonal_naive(
     -----
     Hyndman & Athanasopoulos, *Forecasting: Principles and Practice* (3rd ed.), section 5.2.
     """
-    read = _Reader(panel, origin, horizon)
-    days, weeks = _lags(horizon)
+    read = CellReader(panel, np.zeros_like(origin), origin, horizon)
+    days, weeks = season_lags(horizon)
     return {
         HOURS_A_DAY: read.before_target(panel.load, days[:, :1])[:, 0],
         HOURS_A_WEEK: read.before_target(panel.load, weeks[:, :1])[:, 0],

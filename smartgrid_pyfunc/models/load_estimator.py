@@ -1,4 +1,4 @@
-"""The load model's estimator: random forests on the differences to several simple forecasts, averaged."""
+"""The load model's estimator: trees on the differences to a linear forecast and to the last day, averaged."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestRegressor
 
-from smartgrid_pyfunc.features.load import RESIDUAL_BASES, Design, FeatureSpec
+from smartgrid_pyfunc.features.load import RESIDUAL_BASES, Design
 from smartgrid_pyfunc.forest import Forest
 from smartgrid_pyfunc.models.linear_base import LinearBase
 from smartgrid_pyfunc.models.state import under_prefix, with_prefix
+from smartgrid_pyfunc.schema import InputError
 
 LINEAR, ENSEMBLE = "linear", "ensemble"
+#: Feature that the trees get beside those of the spec: the linear model's scaled forecast.
+LINEAR_FEATURE = "linear_forecast"
 RESIDUALS = (*RESIDUAL_BASES, LINEAR, ENSEMBLE)
 
 _CLIP = 8.0  # scaled residuals beyond this are faults or level shifts: they should not steer the forest
-_ORDER = ("last_day", LINEAR, "blend", "level")  # of an ensemble too small for a tree on each base
+_MEMBERS = (LINEAR, "last_day")  # of the ensemble
+_LEAVES, _LEARNED = 63, 10.0  # of a boosted tree; learning rate times rounds
 
 
 class LoadEstimator:
@@ -34,9 +38,9 @@ class LoadEstimator:
 
     Notes
     -----
-    No one base is best everywhere: the last day wins where load follows the weather, the weekly blend where it follows
-    the calendar. Averaging over bases is the equal-weights combination of Bates & Granger (1969); as every tree is
-    trained on the difference to one base, it costs no more trees than a single base.
+    A linear model carries what is smooth (the day's shape, the weather, the pull of the last hours), trees what is not.
+    No one base is best everywhere; averaging over bases is the equal-weights combination of Bates & Granger (1969), and
+    as every tree is trained on the difference to one base, it costs no more trees than a single base.
     """
 
     def __init__(self, bases: tuple[str, ...], forest: Forest, linear: LinearBase) -> None:
@@ -47,10 +51,10 @@ class LoadEstimator:
         cls,
         design: Design,
         load: NDArray[np.float64],
-        spec: FeatureSpec,
+        annual: bool,
         residual: str,
+        estimator: str,
         options: Mapping[str, Any],
-        max_samples: int,
     ) -> tuple[LoadEstimator, NDArray[np.float64]]:
         """Fit to n rows.
 
@@ -60,12 +64,15 @@ class LoadEstimator:
             Features of the rows.
         load : ndarray, shape (n,)
             What then happened [unit of the load].
+        annual : bool
+            See `LinearBase`.
         residual : str
             One of `RESIDUALS`.
+        estimator : str
+            One of `ESTIMATORS`.
         options : mapping
-            Of RandomForestRegressor; ``n_estimators`` trees are shared among the bases.
-        max_samples : int
-            Rows drawn for each tree.
+            Of the estimator, as in LoadParams. A forest's ``n_estimators`` trees are shared among the bases; boosting
+            has as many rounds on each base.
 
         Returns
         -------
@@ -73,25 +80,32 @@ class LoadEstimator:
         ndarray, shape (n_features,)
             Impurity-based importances, summing to 1.
         """
-        linear = LinearBase.fit(design.features, (load - design.base["level"]) / design.scale, spec)
-        shares = _shares(residual, options["n_estimators"])
-        trees, values, importances = [], [], np.zeros(design.features.shape[1])
-        for base, share in shares.items():
-            target = np.clip((load - _base(base, design, linear, spec)) / design.scale, -_CLIP, _CLIP)
-            drawn = max_samples if len(target) > max_samples else None
-            forest = RandomForestRegressor(max_samples=drawn, n_jobs=-1, **{**options, "n_estimators": share})
-            forest.fit(design.features, target)
-            weight = options["n_estimators"] / (len(shares) * share)  # equal bases, whatever their trees
-            trees += [tree.tree_ for tree in forest.estimators_]
-            values += [(weight * tree.tree_.value[:, 0, 0]).astype(np.float32) for tree in forest.estimators_]
-            importances += forest.feature_importances_ / len(shares)
-        return cls(tuple(shares), Forest.from_trees(trees, values), linear), importances
+        linear = LinearBase.fit(design, (load - design.base["level"]) / design.scale, annual)
+        scaled = linear.predict(design)
+        features = _with_linear(design, scaled)
+        bases = _MEMBERS if residual == ENSEMBLE else (residual,)
+        forests, importances = [], np.zeros(features.shape[1])
+        for base in bases:
+            target = np.clip((load - _base(base, design, scaled)) / design.scale, -_CLIP, _CLIP)
+            forest, importance = _FIT[estimator](features, target, {**options, "bases": len(bases)})
+            forests.append(forest)
+            importances += importance / len(bases)
+        joined = Forest.concatenate(forests, [1 / len(bases)] * len(bases))
+        return cls(bases, joined, linear), importances
 
-    def predict(self, design: Design, spec: FeatureSpec) -> NDArray[np.float64]:
+    def predict(self, design: Design) -> NDArray[np.float64]:
         """Return the load [unit of the load], shape (n,)."""
-        bases = np.column_stack([_base(base, design, self._linear, spec) for base in self.bases])
-        load: NDArray[np.float64] = bases.mean(axis=1) + design.scale * self.forest.mean(design.features)
+        scaled = self._linear.predict(design)
+        bases = np.column_stack([_base(base, design, scaled) for base in self.bases])
+        correction = self.forest.mean(_with_linear(design, scaled))
+        load: NDArray[np.float64] = bases.mean(axis=1) + design.scale * correction
         return load
+
+    def contributions(self, design: Design) -> NDArray[np.float64]:
+        """Return the effect of each feature on the trees' correction [unit of the load], shape (n, n_features)."""
+        features = _with_linear(design, self._linear.predict(design))
+        effects: NDArray[np.float64] = self.forest.contributions(features) * design.scale[:, None]
+        return effects
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the state as arrays."""
@@ -105,13 +119,66 @@ class LoadEstimator:
         return cls(tuple(arrays["bases"]), Forest.from_arrays(forest), LinearBase.from_arrays(linear))
 
 
-def _shares(residual: str, trees: int) -> dict[str, int]:
-    """Return how many of the trees correct which base."""
-    bases = _ORDER[:trees] if residual == ENSEMBLE else (residual,)
-    return {base: trees // len(bases) + (i < trees % len(bases)) for i, base in enumerate(bases)}
+def _with_linear(design: Design, scaled: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.column_stack([design.features, scaled.astype(np.float32)])
 
 
-def _base(name: str, design: Design, linear: LinearBase, spec: FeatureSpec) -> NDArray[np.float64]:
-    if name == LINEAR:
-        return design.base["level"] + design.scale * linear.predict(design.features, spec)
-    return design.base[name]
+def _base(name: str, design: Design, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    return design.base["level"] + design.scale * scaled if name == LINEAR else design.base[name]
+
+
+def _fit_random_forest(
+    features: NDArray[np.float32], target: NDArray[np.float64], options: Mapping[str, Any]
+) -> tuple[Forest, NDArray[np.float64]]:
+    names = ("max_depth", "min_samples_split", "min_samples_leaf", "max_features", "random_state")
+    forest = RandomForestRegressor(
+        n_estimators=max(1, options["n_estimators"] // options["bases"]),
+        max_samples=options["max_samples"] if len(target) > options["max_samples"] else None,
+        n_jobs=-1,
+        **{name: options[name] for name in names},
+    )
+    forest.fit(features, target)
+    return Forest.from_regressor(forest), forest.feature_importances_
+
+
+def _fit_lightgbm(
+    features: NDArray[np.float32], target: NDArray[np.float64], options: Mapping[str, Any]
+) -> tuple[Forest, NDArray[np.float64]]:
+    lightgbm = _lightgbm()
+    rounds = options["n_estimators"]
+    booster = lightgbm.train(
+        {
+            "objective": "regression",
+            "learning_rate": min(0.1, _LEARNED / rounds),
+            "num_leaves": _LEAVES,
+            "max_depth": options["max_depth"] or -1,
+            "min_data_in_leaf": max(20, options["min_samples_leaf"]),
+            "bagging_fraction": 0.8,
+            "bagging_freq": 1,
+            "feature_fraction": 0.5,
+            "seed": options["random_state"],
+            "deterministic": True,
+            "verbose": -1,
+        },
+        lightgbm.Dataset(features, target),
+        rounds,
+    )
+    gain = booster.feature_importance("gain")
+    return Forest.from_lightgbm(booster), gain / max(gain.sum(), 1e-12)
+
+
+def _lightgbm() -> Any:
+    try:
+        import lightgbm  # needed in training only: the served model carries the trees
+    except (ImportError, OSError) as error:  # OSError: the system lacks OpenMP's library
+        raise InputError(
+            "estimator=lightgbm needs the library lightgbm",
+            found=str(error).splitlines()[0],
+            remedy="pip install -r requirements.txt, and on Debian apt-get install libgomp1",
+        ) from None
+    return lightgbm
+
+
+RANDOM_FOREST = "random_forest"
+_FIT = {RANDOM_FOREST: _fit_random_forest, "lightgbm": _fit_lightgbm}
+ESTIMATORS = tuple(_FIT)

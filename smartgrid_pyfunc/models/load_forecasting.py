@@ -1,4 +1,4 @@
-"""LoadForecastingModel: the load of every sensor for the next 1…168 hours, with intervals, from one random forest."""
+"""LoadForecastingModel: the load of every sensor for the next 1…168 hours, with intervals, from one global model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features, 
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
 from smartgrid_pyfunc.models.intervals import ResidualQuantiles
-from smartgrid_pyfunc.models.load_estimator import RESIDUALS, LoadEstimator
+from smartgrid_pyfunc.models.load_estimator import ESTIMATORS, LINEAR_FEATURE, RANDOM_FOREST, RESIDUALS, LoadEstimator
 from smartgrid_pyfunc.models.load_history import StoredHistory
 from smartgrid_pyfunc.models.load_request import ForecastParams, LoadRequest, answer_frame, parse_request
 from smartgrid_pyfunc.models.load_training import Samples, draw_samples, fit_estimator, thin
@@ -29,7 +29,9 @@ _LEAST_KNOWN = 0.8  # share of the last 168 hours that the forest needs
 _CALIBRATION_TREES = 50
 _SHORTEST_JUDGEMENT_DAYS = 14
 _CALIBRATION_ROWS = 60_000
+_MANY = 1_000_000  # pairs, of which those of the calibration weeks are used
 _YEARS_AHEAD = 10  # of public holidays kept with the model
+_HOURS_TO_TELL_SEASONS = 16_600  # nearly two years
 _MOST_EXPLAINED = 10_000  # rows
 _DRIVERS = 5
 
@@ -42,13 +44,16 @@ class LoadParams:
 
     Attributes
     ----------
+    estimator : str
+        ``random_forest`` (scikit-learn) or ``lightgbm`` (gradient boosting): what corrects the simple forecasts.
     n_estimators, max_depth, min_samples_split, min_samples_leaf, max_features, random_state
-        As in scikit-learn's RandomForestRegressor.
+        As in scikit-learn's RandomForestRegressor. LightGBM takes ``n_estimators`` as its rounds, ``max_depth`` and
+        ``random_state``.
     max_samples, max_rows : int
-        Rows drawn for each tree, and rows of features built in all: fitting costs no more beyond them.
+        Rows drawn for each tree of a random forest, and rows of features built in all: fitting costs no more beyond.
     residual : str
-        What the trees predict the difference to: ``blend``, ``last_day`` or ``level`` (see features.load.Design),
-        ``linear`` (a ridge regression on the history), or ``ensemble``: each in equal shares.
+        What the trees predict the difference to: ``linear`` (a ridge regression), ``last_day``, ``blend`` or ``level``
+        (see features.load.Design), or ``ensemble``: the first two in equal shares.
     timezone : str
         IANA zone of the sensors' local clock, for calendar features.
     country : str, optional
@@ -57,6 +62,7 @@ class LoadParams:
         ``auto`` (those present), ``none``, or names separated by commas.
     """
 
+    estimator: str = RANDOM_FOREST
     n_estimators: int = 100
     max_depth: int | None = None
     min_samples_split: int = 2
@@ -70,10 +76,10 @@ class LoadParams:
     country: str | None = None
     covariates: str = "auto"
 
-    def forest_options(self) -> dict[str, Any]:
-        """Return what goes to scikit-learn's forest as it is."""
-        names = ("n_estimators", "max_depth", "min_samples_split", "min_samples_leaf", "max_features", "random_state")
-        return {name: getattr(self, name) for name in names}
+    def options(self) -> dict[str, Any]:
+        """Return what the estimator's fit takes."""
+        names = ("n_estimators", "max_depth", "min_samples_split", "min_samples_leaf", "max_features", "max_samples")
+        return {name: getattr(self, name) for name in (*names, "random_state")}
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Forecast:
 
 
 class LoadForecastingModel(StoredModel):
-    """Direct multi-horizon random forests over all sensors, with the seasonal naive to fall back to.
+    """Direct multi-horizon regression over all sensors (ridge, corrected by trees), with the seasonal naive to fall back to.
 
     Parameters
     ----------
@@ -104,6 +110,8 @@ class LoadForecastingModel(StoredModel):
         self.params = LoadParams(**params)
         if self.params.residual not in RESIDUALS:
             raise InputError(f"residual must be one of {', '.join(RESIDUALS)}", found=self.params.residual)
+        if self.params.estimator not in ESTIMATORS:
+            raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}", found=self.params.estimator)
         check_timezone(self.params.timezone)
         self._validation: Validation | None = None
 
@@ -152,7 +160,7 @@ class LoadForecastingModel(StoredModel):
         if np.median(panel.origin - cutoff) < _SHORTEST_JUDGEMENT_DAYS * HOURS_A_DAY:
             return self.fit(hourly)
         rng = np.random.default_rng(self.params.random_state)
-        since = draw_samples(panel, rng, repeats=4)
+        since = draw_samples(panel, rng, wanted=_MANY)
         since = since.take(since.target > cutoff[since.sensor])
         self._learn_errors(self._validation.joined(self._validate(panel, since, rng)))
         self._spec = self._feature_spec(panel)
@@ -160,8 +168,10 @@ class LoadForecastingModel(StoredModel):
 
     def _learn(self, panel: Panel, rng: np.random.Generator) -> LoadForecastingModel:
         """Fit the forests to all hours of `panel` and remember the last weeks."""
-        self._estimator, importances = self._fit(panel, draw_samples(panel, rng), self.params.n_estimators)
-        self.feature_importances_ = dict(zip(self._spec.names(), importances.tolist(), strict=True))
+        self._estimator, importances = self._fit(
+            panel, draw_samples(panel, rng, wanted=self.params.max_rows), self.params.n_estimators
+        )
+        self.feature_importances_ = dict(zip(self._tree_features(), importances.tolist(), strict=True))
         self._history = StoredHistory.from_panel(panel)
         return self
 
@@ -173,27 +183,30 @@ class LoadForecastingModel(StoredModel):
             years = (hours.astype("datetime64[h]").astype("datetime64[Y]").astype(int) + 1970).tolist()
             days = holiday_days(self.params.country, min(years) - 1, max(years) + _YEARS_AHEAD)
             holidays = tuple(days.tolist())
-        return FeatureSpec(self.params.timezone, holidays, covariates)
+        annual = bool(np.median(panel.n_hours) >= _HOURS_TO_TELL_SEASONS)
+        return FeatureSpec(self.params.timezone, holidays, covariates, annual)
 
     def _fit(self, panel: Panel, samples: Samples, trees: int) -> tuple[LoadEstimator, NDArray[np.float64]]:
-        options = {**self.params.forest_options(), "n_estimators": trees}
+        options = {**self.params.options(), "n_estimators": trees}
         samples = thin(samples, self.params.max_rows, np.random.default_rng(self.params.random_state))
         _log.info("fitting %d trees on %d rows", trees, len(samples.origin))
-        return fit_estimator(panel, samples, self._spec, self.params.residual, options, self.params.max_samples)
+        return fit_estimator(panel, samples, self._spec, self.params.residual, self.params.estimator, options)
 
     def _calibrate(self, panel: Panel, rng: np.random.Generator) -> None:
         """Fit without some weeks of each season and learn intervals and fallbacks from the errors there."""
-        samples = draw_samples(panel, rng)
+        samples = draw_samples(panel, rng, wanted=self.params.max_rows)
         before = samples.take(~held_out(panel, samples))
-        self._estimator, _ = self._fit(panel, before, min(self.params.n_estimators, _CALIBRATION_TREES))
-        later = draw_samples(panel, rng, repeats=4)
+        trees = self.params.n_estimators
+        fewer = min(trees, _CALIBRATION_TREES) if self.params.estimator == RANDOM_FOREST else trees
+        self._estimator, _ = self._fit(panel, before, fewer)
+        later = draw_samples(panel, rng, wanted=_MANY)
         self._learn_errors(self._validate(panel, later.take(held_out(panel, later)), rng))
 
     def _validate(self, panel: Panel, samples: Samples, rng: np.random.Generator) -> Validation:
         """Return the present estimator's errors on (a part of) `samples`, which it has not seen."""
         samples = thin(samples, _CALIBRATION_ROWS, rng)
         design = build_features(panel, samples.sensor, samples.origin, samples.horizon, self._spec)
-        return Validation.of(panel, samples, design, self._estimator.predict(design, self._spec))
+        return Validation.of(panel, samples, design, self._estimator.predict(design))
 
     def _learn_errors(self, validation: Validation) -> None:
         self._validation = validation
@@ -228,11 +241,10 @@ class LoadForecastingModel(StoredModel):
         by_forest = np.array([r is None for r in reason], dtype=bool) & use_ml
         predicted = np.where(by_forest, np.nan, naive)
         if by_forest.any():
-            chosen = Design(design.features[by_forest], _rows(design.base, by_forest), design.scale[by_forest])
-            predicted[by_forest] = self._estimator.predict(chosen, self._spec)
+            predicted[by_forest] = self._estimator.predict(design.take(by_forest))
         lower, upper = self._interval(level, horizon, names, by_forest, predicted, design.scale)
         self._complete_reasons(reason, predicted, by_forest, design)
-        model = np.where(by_forest, ML, NAIVE).astype(object)
+        model = np.where(by_forest, self.params.estimator, NAIVE).astype(object)
         values = {"predicted_load": predicted, "lower": lower, "upper": upper}
         return Forecast(values, model, reason, design)
 
@@ -341,12 +353,15 @@ class LoadForecastingModel(StoredModel):
                 remedy="ask for fewer sensors",
             )
         drivers = _nothing(len(found.model))
-        rows = np.flatnonzero(found.model == ML)
-        effects = self._estimator.forest.contributions(found.design.features[rows]) * found.design.scale[rows, None]
+        rows = np.flatnonzero(found.model != NAIVE)
+        effects = self._estimator.contributions(found.design.take(rows))
         for row, effect in zip(rows, effects, strict=True):
             top = np.argsort(-np.abs(effect))[:_DRIVERS]
-            drivers[row] = ", ".join(f"{self._spec.names()[i]} {effect[i]:+.4g}" for i in top)
+            drivers[row] = ", ".join(f"{self._tree_features()[i]} {effect[i]:+.4g}" for i in top)
         return drivers
+
+    def _tree_features(self) -> tuple[str, ...]:
+        return (*self._spec.names(), LINEAR_FEATURE)
 
     def save(self, folder: Path) -> None:
         """Write the fitted model into the existing `folder`, as arrays and JSON."""
@@ -358,6 +373,7 @@ class LoadForecastingModel(StoredModel):
             "params": self.get_params(),
             "holidays": self._spec.holidays,
             "covariates": self._spec.covariates,
+            "annual": self._spec.annual,
             "fallback": sorted(self._fallback),
             "feature_importances": self.feature_importances_,
         }
@@ -366,7 +382,9 @@ class LoadForecastingModel(StoredModel):
     def _restore(self, folder: Path) -> None:
         arrays, settings = load_state(folder)
         self.params = LoadParams(**settings["params"])
-        self._spec = FeatureSpec(self.params.timezone, tuple(settings["holidays"]), tuple(settings["covariates"]))
+        self._spec = FeatureSpec(
+            self.params.timezone, tuple(settings["holidays"]), tuple(settings["covariates"]), settings["annual"]
+        )
         self._fallback = frozenset(settings["fallback"])
         self.feature_importances_ = settings["feature_importances"]
         self._estimator = LoadEstimator.from_arrays(under_prefix("estimator", arrays))
@@ -423,10 +441,6 @@ def _without_history(sensors: Sequence[str], params: ForecastParams, reason: str
     horizon = np.tile(np.arange(1, steps + 1), len(sensors))
     answer = answer_frame(names, nothing, horizon, values, _nothing(n), np.full(n, reason, dtype=object))
     return answer.assign(drivers=pd.Series(_nothing(n), dtype=object)) if params.explain else answer
-
-
-def _rows(arrays: Mapping[str, NDArray[np.float64]], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    return {name: values[mask] for name, values in arrays.items()}
 
 
 def _nothing(n: int) -> NDArray[np.object_]:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.features.load import OPTIONAL_GROUPS, FeatureSpec, build_features
+from smartgrid_pyfunc.features.load import OPTIONAL_GROUPS, Design, FeatureSpec, build_features
 from smartgrid_pyfunc.features.panel import Panel
 from smartgrid_pyfunc.models.load_estimator import LoadEstimator
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK, MAX_HORIZON, InputError
 
 MIN_ROWS = 200
+_MOST_ORIGINS = 12  # of one target hour
 _BLANKED = 0.15  # share of training rows that lack each optional group of features
 
 
@@ -36,13 +37,14 @@ class Samples:
         return Samples(self.sensor[index], self.origin[index], self.horizon[index])
 
 
-def draw_samples(panel: Panel, rng: np.random.Generator, *, repeats: int = 1) -> Samples:
-    """Pair every observed hour with `repeats` random origins before it.
+def draw_samples(panel: Panel, rng: np.random.Generator, *, wanted: int) -> Samples:
+    """Pair observed hours with random origins before them, about `wanted` pairs.
 
-    Half of the horizons are drawn from 1…24 h and half from 1…168 h. A pair is kept if its origin was observed and has
-    at least a week of rows before it.
+    Every observed hour comes as often as the other ones, `_MOST_ORIGINS` times at most. Half of the horizons are drawn
+    from 1…24 h and half from 1…168 h. A pair is kept if its origin was observed and has at least a week of rows before.
     """
     cells = np.flatnonzero(~np.isnan(panel.load))
+    repeats = min(_MOST_ORIGINS, -(-wanted // max(len(cells), 1)))
     sensor = panel.sensor_of_cell()[cells]
     cells, sensor = np.tile(cells, repeats), np.tile(sensor, repeats)
     near = rng.integers(1, HOURS_A_DAY + 1, len(cells))
@@ -54,14 +56,14 @@ def draw_samples(panel: Panel, rng: np.random.Generator, *, repeats: int = 1) ->
 
 
 def thin(samples: Samples, most: int, rng: np.random.Generator) -> Samples:
-    """Return at most `most` samples, drawn uniformly, in their order."""
+    """Return at most `most` samples, drawn uniformly."""
     if len(samples.origin) <= most:
         return samples
-    return samples.take(np.sort(rng.choice(len(samples.origin), most, replace=False)))
+    return samples.take(rng.choice(len(samples.origin), most, replace=False))
 
 
 def fit_estimator(
-    panel: Panel, samples: Samples, spec: FeatureSpec, residual: str, options: Mapping[str, Any], max_samples: int
+    panel: Panel, samples: Samples, spec: FeatureSpec, residual: str, estimator: str, options: Mapping[str, Any]
 ) -> tuple[LoadEstimator, NDArray[np.float64]]:
     """Build the features of `samples`, blank what requests may lack, and fit; see `LoadEstimator.fit`.
 
@@ -76,15 +78,18 @@ def fit_estimator(
             found=len(samples.origin),
             remedy="give several weeks of hourly load per sensor",
         )
+    samples = samples.take(np.argsort(samples.origin, kind="stable"))  # what is known at an origin is read once
     design = build_features(panel, samples.sensor, samples.origin, samples.horizon, spec)
-    _blank_optional(design.features, spec, np.random.default_rng(options["random_state"]))
-    return LoadEstimator.fit(design, panel.load[samples.target], spec, residual, options, max_samples)
+    _blank_optional(design, spec, np.random.default_rng(options["random_state"]))
+    return LoadEstimator.fit(design, panel.load[samples.target], spec.annual, residual, estimator, options)
 
 
-def _blank_optional(features: NDArray[np.float32], spec: FeatureSpec, rng: np.random.Generator) -> None:
+def _blank_optional(design: Design, spec: FeatureSpec, rng: np.random.Generator) -> None:
     names = spec.names()
-    for group in OPTIONAL_GROUPS.values():
-        columns = [names.index(name) for name in group if name in names]
-        rows = np.flatnonzero(rng.random(len(features)) < _BLANKED)
+    for group, members in OPTIONAL_GROUPS.items():
+        columns = [names.index(name) for name in members if name in names]
+        rows = np.flatnonzero(rng.random(len(design.features)) < _BLANKED)
         if columns:
-            features[rows[:, None], columns] = np.nan
+            design.features[rows[:, None], columns] = np.nan
+        if group in design.inputs:
+            design.inputs[group][rows] = np.nan

@@ -213,6 +213,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
         **_TRAINING,
         **_LOAD,
         "sensor_type": "power",
+        "estimator": "lightgbm",
         "max_depth": "5",
         "min_samples_split": "4",
         "covariates": "none",
@@ -221,6 +222,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
     "backtest": {
         **_TRAINING,
         "sensor_type": "power",
+        "estimator": "lightgbm",
         "max_depth": "5",
         "min_samples_split": "4",
         "hours_ahead": "48",
@@ -349,7 +351,7 @@ SERVED = {"", "schema", "features", "models", "forest"}
 #: What a served model's environment holds; anything else would make loading slow or fail.
 SERVED_LIBRARIES = {"numpy", "pandas", "sklearn", "scipy"}
 #: Used by training alone, inside a function, so that loading and serving never import it: holidays become dates.
-TRAINING_ONLY = {("features", "holidays")}
+TRAINING_ONLY = {("features", "holidays"), ("models", "lightgbm")}
 SERVED_MLFLOW = ("mlflow.pyfunc", "mlflow.exceptions", "mlflow.protos", "mlflow.models")
 #: Imported where a user asks for it, with an error that says what to install.
 OPTIONAL_LIBRARIES = {"boto3", "pyspark"}

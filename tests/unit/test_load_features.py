@@ -10,6 +10,7 @@ import pytest
 
 from smartgrid_pyfunc.features.load import OPTIONAL_GROUPS, FeatureSpec, build_features, seasonal_naive
 from smartgrid_pyfunc.features.panel import HISTORY_HOURS, LOADS, Panel, build_panel, parse_hourly
+from smartgrid_pyfunc.features.weather import TEMPERATURE
 from smartgrid_pyfunc.schema import COVARIATES
 
 START = pd.Timestamp("2024-02-20T05:00:00Z")
@@ -57,6 +58,11 @@ def pairs(panel: Panel, seed: int = 0, n: int = 60, least: int = 0) -> tuple[np.
 def known_mean(values: list[float]) -> float:
     known = [v for v in values if not np.isnan(v)]
     return sum(known) / len(known) if known else np.nan
+
+
+def halving(path: list[float], half_life: int) -> float:
+    weights = [0.5 ** (h / half_life) for h in range(len(path))]
+    return sum(w * t for w, t in zip(weights, path, strict=True)) / sum(weights)
 
 
 class Slow:
@@ -126,7 +132,7 @@ class Slow:
         result["count"] = self.before_target("count", day) / max(usual, 1.0) if usual == usual else np.nan
         result["horizon"] = self.horizon
         self.blend, self.centre, self.scale, self.last_day = blend, centre, scale, days[0]
-        return result | self.calendar() | self.weather(day) | self.holidays()
+        return result | self.calendar() | self.weather() | self.holidays()
 
     def calendar(self) -> dict[str, float]:
         local = self.target.tz_convert("Australia/Melbourne")
@@ -138,17 +144,26 @@ class Slow:
             "holiday": float(day in HOLIDAYS),
             "holiday_before": float(day - 1 in HOLIDAYS),
             "holiday_after": float(day + 1 in HOLIDAYS),
+            "holiday_day_lags": sum(day - j in HOLIDAYS for j in range(1, 8)) / 7,
+            "holiday_week_lag": float(day - 7 in HOLIDAYS),
         }
 
-    def weather(self, day: int) -> dict[str, float]:
-        target = self.covariate("temperature", 0)
+    def weather(self) -> dict[str, float]:
+        path = [self.covariate("temperature", h) for h in range(193)]
+        if np.isnan(path[0]):
+            return dict.fromkeys(TEMPERATURE, np.nan)
+        usual = known_mean(path)
+        path = [usual if np.isnan(t) else t for t in path]
         return {
-            "temperature": target,
-            "temperature_change": target - self.covariate("temperature", 24),
-            "temperature_day": known_mean([self.covariate("temperature", h) for h in range(24)]),
-            "temperature_anomaly": target
-            - known_mean([self.before_target("temperature", day + 24 * j) for j in range(7)]),
+            "temperature": path[0],
+            "temperature_change": path[0] - path[24],
+            "temperature_day": sum(path[:24]) / 24,
+            "temperature_anomaly": path[0] - sum(path[24:193:24]) / 8,
             "temperature_origin": self.back("temperature", 0),
+            "temperature_before_1h": path[1],
+            "temperature_before_3h": path[3],
+            "temperature_smoothed_12h": halving(path[:72], 12),
+            "temperature_smoothed_48h": halving(path[:168], 48),
         }
 
     def holidays(self) -> dict[str, float]:
@@ -205,6 +220,8 @@ def everything(panel: Panel, where: tuple[np.ndarray, ...], spec: FeatureSpec = 
     sensor, origin, horizon = where
     design = build_features(panel, sensor, origin, horizon, spec)
     columns: dict[str, Floats] = dict(zip(spec.names(), design.features.T, strict=True))
+    for name, block in design.inputs.items():
+        columns |= {f"input {name} {i}": column for i, column in enumerate(block.T)}
     columns |= {f"base {name}": values for name, values in design.base.items()} | {"scale": design.scale}
     return columns | {f"naive {lag}": values for lag, values in seasonal_naive(panel, origin, horizon).items()}
 
@@ -322,7 +339,7 @@ def test_a_constant_sensor_has_finite_features(level: float) -> None:
     where = pairs(panel, 9)
     found = everything(panel, where)
     assert np.all(found["scale"] > 0)
-    for name in FeatureSpec().names():
+    for name in (*FeatureSpec().names(), *(name for name in found if name.startswith("input"))):
         values = found[name][~np.isnan(found[name])]
         assert np.all(np.abs(values) < 1e3), name
 
