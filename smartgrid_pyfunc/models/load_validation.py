@@ -80,7 +80,7 @@ def conditions(design: Design, predicted: NDArray[np.float64], spec: FeatureSpec
 
 
 def _spread(columns: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Standard deviation of what is known in each row; NaN where nothing is."""
+    """Return the standard deviation of what is known in each row; NaN where nothing is."""
     values = np.column_stack(columns).astype(np.float64)
     known = ~np.isnan(values)
     count = known.sum(axis=1)
