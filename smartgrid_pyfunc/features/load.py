@@ -68,6 +68,7 @@ _RADIANS_AN_HOUR = 2 * np.pi / (365.2425 * HOURS_A_DAY)
 
 _SCALE_FLOOR = 0.02  # of the mean absolute load of the last week
 _TINY = 1e-6
+_TAIL, _MARGIN = 0.03, 2.0  # of the last week: share of its hours at each end, widths of what is between
 _CHUNK = 8_192
 
 
@@ -166,6 +167,20 @@ def _chunks(n: int) -> Iterator[slice]:
     yield from (slice(i, i + _CHUNK) for i in range(0, max(n, 1), _CHUNK))
 
 
+def _limits(week: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the limits beyond which a load is taken for a fault, shape (n, 1) each.
+
+    Twice the width of the central 94 % of the last week's loads, below and above it; none where that width is 0. A
+    spike of a few hours would otherwise rule centre, scale and the features of a month (winsorising: Dixon, 1960).
+    """
+    ordered, known = np.sort(week, axis=1), (~np.isnan(week)).sum(axis=1, keepdims=True)  # NaN is sorted last
+    tail = np.floor(_TAIL * known).astype(np.int64)
+    low = np.take_along_axis(ordered, tail, axis=1)
+    high = np.take_along_axis(ordered, np.maximum(known - 1 - tail, 0), axis=1)
+    margin = np.where(high > low, _MARGIN * (high - low), np.inf)
+    return np.nan_to_num(low - margin, nan=-np.inf), np.nan_to_num(high + margin, nan=np.inf)
+
+
 class _Origins:
     """What is known at the distinct origins of a chunk: computed once for each, read by every horizon."""
 
@@ -174,11 +189,20 @@ class _Origins:
         zero = np.zeros(len(self.cell), dtype=np.int64)
         self._read = CellReader(panel, sensor[first], self.cell, zero)
         self._load = panel.load
-        self._week = self._read.back(panel.load, np.arange(HOURS_A_WEEK)[::-1])
+        week = self._read.back(panel.load, np.arange(HOURS_A_WEEK)[::-1])
+        self._low, self._high = _limits(week)
+        self._week = np.clip(week, self._low, self._high)
         self._centre = known_mean(self._week)
         floor = np.maximum(_SCALE_FLOOR * known_mean(np.abs(self._week)), _TINY)
         self._scale = np.maximum(known_spread(self._week, self._centre), floor)
         self.centre, self.scale = self._centre[self._row], self._scale[self._row]
+
+    def within(self, loads: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return loads (n, k) of the forecasts, those far outside the last week's range brought to its limits."""
+        return np.clip(loads, self._low[self._row], self._high[self._row])
+
+    def _back(self, hours: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.clip(self._read.back(self._load, hours), self._low, self._high)
 
     def last_hours(self) -> dict[str, NDArray[np.float64]]:
         """Columns in the unit of the load."""
@@ -192,9 +216,9 @@ class _Origins:
     def changes(self) -> dict[str, NDArray[np.float64]]:
         """How the last hours differ from the same hours a day and a week before, and this week from the last four."""
         day, hours = self._week[:, -24:], np.arange(HOURS_A_DAY)[::-1]
-        to_week = day - self._read.back(self._load, hours + HOURS_A_WEEK)
-        to_day = day - self._read.back(self._load, hours + HOURS_A_DAY)
-        earlier = known_mean(self._read.back(self._load, np.arange(HOURS_A_WEEK, 4 * HOURS_A_WEEK, 7)))
+        to_week = day - self._back(hours + HOURS_A_WEEK)
+        to_day = day - self._back(hours + HOURS_A_DAY)
+        earlier = known_mean(self._back(np.arange(HOURS_A_WEEK, 4 * HOURS_A_WEEK, 7)))
         columns = {
             "week_change_1h": to_week[:, -1],
             "week_change_3h": known_mean(to_week[:, -3:]),
@@ -207,7 +231,7 @@ class _Origins:
 
     def profile(self) -> NDArray[np.float64]:
         """Return the scaled loads of the last day, and of the first hours of the same day a week before, (n, 30)."""
-        week_ago = self._read.back(self._load, HOURS_A_WEEK + np.arange(6))
+        week_ago = self._back(HOURS_A_WEEK + np.arange(6))
         loads = np.hstack([self._week[:, -24:], week_ago])
         scaled: NDArray[np.float64] = ((loads - self._centre[:, None]) / self._scale[:, None])[self._row]
         return scaled
@@ -218,7 +242,7 @@ def _build_chunk(
 ) -> Design:
     read, origins = CellReader(panel, sensor, origin, horizon), _Origins(panel, sensor, origin)
     days, weeks = season_lags(horizon)
-    loads = origins.last_hours() | _same_hours(panel, read, days, weeks)
+    loads = origins.last_hours() | _same_hours(panel, read, origins, days, weeks)
     bases = _bases(loads, origins.centre)
 
     def scaled(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -232,7 +256,7 @@ def _build_chunk(
     path = TemperaturePath(panel, read) if "temperature" in spec.covariates else None
     columns |= path.features() if path else {}
     columns |= _holiday_features(read) if "is_holiday" in spec.covariates else {}
-    around = _around(panel, read, days, weeks)
+    around = origins.within(_around(panel, read, days, weeks))
     around = np.hstack([origins.profile(), (around - origins.centre[:, None]) / origins.scale[:, None]])
     inputs = _linear_inputs(columns, around, hours, path)
     features = _stacked(columns, spec.names())
@@ -270,18 +294,24 @@ def _linear_inputs(
 
 
 def _same_hours(
-    panel: Panel, read: CellReader, days: NDArray[np.int64], weeks: NDArray[np.int64]
+    panel: Panel, read: CellReader, origins: _Origins, days: NDArray[np.int64], weeks: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
     """Loads at the target's own hour on earlier days [unit of the load]."""
-    load, low, high = panel.load, panel.loads["min_value"], panel.loads["max_value"]
-    same_hour, same_weekday = read.before_target(load, days), read.before_target(load, weeks)
-    beside = read.before_target(load, weeks[:, :1] + np.array([1, -1]))
+
+    def known(name: str, hours: NDArray[np.int64]) -> NDArray[np.float64]:
+        return origins.within(read.before_target(panel.loads[name], hours))
+
+    def last(name: str) -> NDArray[np.float64]:
+        return origins.within(read.back(panel.loads[name], [0]))[:, 0]
+
+    same_hour, same_weekday = known("avg_value", days), known("avg_value", weeks)
+    beside = known("avg_value", weeks[:, :1] + np.array([1, -1]))
     columns = dict(zip(_DAYS, same_hour.T, strict=True)) | dict(zip(_WEEKS, same_weekday.T, strict=True))
     return columns | {
-        "min_value": read.before_target(low, days[:, :1])[:, 0],
-        "max_value": read.before_target(high, days[:, :1])[:, 0],
-        "prev_hour_min": read.back(low, [0])[:, 0],
-        "prev_hour_max": read.back(high, [0])[:, 0],
+        "min_value": known("min_value", days[:, :1])[:, 0],
+        "max_value": known("max_value", days[:, :1])[:, 0],
+        "prev_hour_min": last("min_value"),
+        "prev_hour_max": last("max_value"),
         "day_mean": known_mean(same_hour),
         "week_mean": known_mean(same_weekday),
         "week_before_target": beside[:, 0],

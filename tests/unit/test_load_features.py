@@ -72,9 +72,11 @@ class Slow:
         self.origin, self.horizon, self.target = origin, horizon, origin + pd.Timedelta(hours=horizon)
         self.columns = own.set_index("timestamp").to_dict()
         self.end = own["timestamp"].max()
+        self.limits = (-np.inf, np.inf)
 
     def at(self, name: str, time: pd.Timestamp) -> float:
-        return float(self.columns[name].get(time, np.nan)) if time <= self.origin else np.nan
+        value = float(self.columns[name].get(time, np.nan)) if time <= self.origin else np.nan
+        return float(np.clip(value, *self.limits)) if name.endswith("value") else value
 
     def covariate(self, name: str, hours_before_target: int) -> float:
         return float(self.columns[name].get(self.target - pd.Timedelta(hours=hours_before_target), np.nan))
@@ -91,6 +93,10 @@ class Slow:
 
     def features(self) -> dict[str, float]:
         day, week = self.whole(24), self.whole(168)
+        known = sorted(v for h in range(168) if not np.isnan(v := self.back("avg_value", h)))
+        tail = int(0.03 * len(known))
+        width = known[-1 - tail] - known[tail] if known else 0.0
+        self.limits = (known[tail] - 2 * width, known[-1 - tail] + 2 * width) if width > 0 else (-np.inf, np.inf)
         load = [self.back("avg_value", h) for h in range(672)]
         last_week = load[:168]
         centre = known_mean(last_week)
@@ -330,6 +336,16 @@ def test_a_forecast_does_not_depend_on_the_others_of_the_batch() -> None:
     for i in (0, 1, 8_191, 8_192, 9_999):
         alone = everything(panel, tuple(values[i : i + 1] for values in where))
         assert_same({name: values[i : i + 1] for name, values in together.items()}, alone)
+
+
+def test_a_spike_in_the_history_moves_little() -> None:
+    frame, cut = hourly(9, "a", gaps=0.0), START + pd.Timedelta(days=32)
+    spiked = frame.copy()
+    spiked.loc[frame["timestamp"] == cut - pd.Timedelta("30h"), "avg_value"] = 1e6
+    where = np.zeros(1, dtype=int), cut_cells(panel_of(frame), cut), np.full(1, 24)
+    one, other = everything(panel_of(frame), where), everything(panel_of(spiked), where)
+    assert other["scale"] < 2 * one["scale"]
+    assert abs(other["base level"] - one["base level"]) < 0.3 * one["scale"]
 
 
 @pytest.mark.parametrize("level", [0.0, 5.0, -5.0, 1e9, 1e-9])
