@@ -28,6 +28,7 @@ from typing import Any
 _HERE = Path(__file__).resolve().parent
 _REPOSITORY = _HERE.parent
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_ROUNDS = 100  # of our boosted estimator: the default
 _OUR_SOURCES = ("features", "models", "forest.py", "evaluation/backtest.py", "schema.py")
 
 
@@ -46,7 +47,8 @@ class Method:
 def _methods() -> list[Method]:
     light, forest = {"estimator": "lightgbm"}, {"estimator": "random_forest"}
     return [
-        Method("ours RF", "ours", "ours", "forest"),
+        Method("ours RF", "ours", "ours", "forest", forest),
+        Method("ours LightGBM", "ours", "ours", "boosting", light),
         Method("skforecast LightGBM", "skforecast_peer", "peers", "boosting", light),
         Method("skforecast RF", "skforecast_peer", "peers", "forest", forest),
         Method("mlforecast LightGBM", "mlforecast_peer", "peers", "boosting", light),
@@ -108,7 +110,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="methods whose name has one of these texts")
     parser.add_argument("--final", action="store_true", help="open the final windows; choices are made without them")
     parser.add_argument("--quick", action="store_true", help="one window, three sensors, a year of history, few trees")
-    parser.add_argument("--trees", type=int, default=100, help="of every random forest")
+    parser.add_argument("--trees", type=int, default=60, help="of every random forest")
     parser.add_argument("--years", type=float, default=3.0, help="of history that every method learns from, at most")
     parser.add_argument(
         "--variant",
@@ -172,7 +174,7 @@ def _job(arguments: argparse.Namespace, set_name: str, window: str, method: Meth
     trees = min(arguments.trees, 20) if arguments.quick else arguments.trees
     seed = 42
     if method.adapter == "ours":
-        options = {"n_estimators": trees, "random_state": seed} | method.options
+        options = {"n_estimators": trees if "forest" in method.family else _ROUNDS, "random_state": seed} | method.options
     elif method.adapter == "openstef_peer":
         options = method.options
     else:

@@ -21,7 +21,7 @@ def create(options: dict[str, Any]) -> Ours:
 
 
 class Ours:
-    packages = ("scikit-learn", "pandas", "numpy")
+    packages = ("scikit-learn", "lightgbm", "pandas", "numpy")
     levels = (0.8, 0.9, 0.95)
 
     def __init__(self, options: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from smartgrid_pyfunc.models.load_estimator import ESTIMATORS, LINEAR_FEATURE, R
 from smartgrid_pyfunc.models.load_history import StoredHistory
 from smartgrid_pyfunc.models.load_request import ForecastParams, LoadRequest, answer_frame, parse_request
 from smartgrid_pyfunc.models.load_training import Samples, draw_samples, fit_estimator, thin
-from smartgrid_pyfunc.models.load_validation import ML, NAIVE, Validation, held_out, preferred_naive
+from smartgrid_pyfunc.models.load_validation import ML, NAIVE, Validation, conditions, held_out, preferred_naive
 from smartgrid_pyfunc.models.state import StoredModel, load_state, save_state, under_prefix, with_prefix
 from smartgrid_pyfunc.schema import COVARIATES, HOURS_A_DAY, HOURS_A_WEEK, InputError
 
@@ -206,7 +206,7 @@ class LoadForecastingModel(StoredModel):
         """Return the present estimator's errors on (a part of) `samples`, which it has not seen."""
         samples = thin(samples, _CALIBRATION_ROWS, rng)
         design = build_features(panel, samples.sensor, samples.origin, samples.horizon, self._spec)
-        return Validation.of(panel, samples, design, self._estimator.predict(design))
+        return Validation.of(panel, samples, design, self._estimator.predict(design), self._spec)
 
     def _learn_errors(self, validation: Validation) -> None:
         self._validation = validation
@@ -235,14 +235,13 @@ class LoadForecastingModel(StoredModel):
             False asks for the seasonal naive.
         """
         design = build_features(panel, sensor, origin, horizon, self._spec)
-        names = panel.sensor_ids[sensor]
         naive = preferred_naive(seasonal_naive(panel, origin, horizon))
         reason = self._why_not_forest(panel, sensor, origin) if use_ml else _nothing(len(sensor))
         by_forest = np.array([r is None for r in reason], dtype=bool) & use_ml
         predicted = np.where(by_forest, np.nan, naive)
         if by_forest.any():
             predicted[by_forest] = self._estimator.predict(design.take(by_forest))
-        lower, upper = self._interval(level, horizon, names, by_forest, predicted, design.scale)
+        lower, upper = self._interval(level, design, by_forest, predicted)
         self._complete_reasons(reason, predicted, by_forest, design)
         model = np.where(by_forest, self.params.estimator, NAIVE).astype(object)
         values = {"predicted_load": predicted, "lower": lower, "upper": upper}
@@ -251,16 +250,18 @@ class LoadForecastingModel(StoredModel):
     def _interval(
         self,
         level: float,
-        horizon: NDArray[np.int64],
-        names: NDArray[np.object_],
+        design: Design,
         by_forest: NDArray[np.bool_],
         predicted: NDArray[np.float64],
-        scale: NDArray[np.float64],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        low, high = np.empty(len(horizon)), np.empty(len(horizon))
+        low, high = np.empty(len(predicted)), np.empty(len(predicted))
         for chosen, model in ((by_forest, ML), (~by_forest, NAIVE)):
-            low[chosen], high[chosen] = self._quantiles[model].bounds(level, horizon[chosen], names[chosen])
-        return predicted + np.minimum(low, 0) * scale, predicted + np.maximum(high, 0) * scale
+            if chosen.any():
+                rows = design.take(chosen)
+                known = conditions(rows, predicted[chosen], self._spec) if model == ML else None
+                bounds = self._quantiles[model].bounds(level, rows.horizon, rows.sensor, known)
+                low[chosen], high[chosen] = bounds
+        return predicted + np.minimum(low, 0) * design.scale, predicted + np.maximum(high, 0) * design.scale
 
     def _why_not_forest(
         self, panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64]
