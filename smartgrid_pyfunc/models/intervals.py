@@ -20,7 +20,7 @@ _SHRINK = 100.0  # residuals that count as much as the sensor's own when its wid
 _TAIL = 0.95  # probability beyond which a sensor's residuals may be faults: they should not set its width
 _DEAD = 1e-3  # of the widest sensor's width: a constant sensor tells nothing about the others
 _TREES, _LEAVES, _LEAF_ROWS, _DRAWN = 20, 48, 60, 8_000  # of a difficulty's forest; few, as errors of a day are alike
-_SMALLEST = 0.1  # of the mean size: what is added to each residual before its logarithm is taken
+_SMALLEST = 0.02  # of the mean size: what is added to each residual before its logarithm is taken; more would level it
 _FOLDS = 5  # groups of weeks whose difficulty is learnt from the others
 _FEWEST_FOR_DIFFICULTY = 1_000, 3  # residuals, weeks
 
