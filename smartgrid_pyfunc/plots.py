@@ -7,7 +7,7 @@ of Okabe and Ito (2008), which people with colour vision deficiency can tell apa
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -155,15 +155,32 @@ def feature_importance(names: Iterable[str], importances: ArrayLike, top: int = 
     """
     values = pd.Series(np.asarray(importances, dtype=np.float64), index=list(names)).fillna(0.0)
     total = float(values.sum()) or 1.0
-    best = (values / total).sort_values(ascending=False, kind="stable").head(top)[::-1]
-    figure, (panel,) = _panels(1, "Feature importance", height=max(2.0, 0.9 + 0.26 * len(best)))
+    best = (values / total).sort_values(ascending=False, kind="stable").head(top)
+    return _share_bars(best, "Feature importance", f"share of the importance of all {len(values)} features")
+
+
+def permutation_importance(increase: Mapping[str, float]) -> Figure:
+    """Draw how much the error grows without each group of features as bars, the most important one above.
+
+    Parameters
+    ----------
+    increase : mapping of str to float
+        Group → increase of the error, as a share of the error with all groups.
+    """
+    ordered = pd.Series(dict(increase), dtype=np.float64).sort_values(ascending=False, kind="stable")
+    return _share_bars(ordered, "What the forecasts rest on", "growth of the error when shuffled among forecasts")
+
+
+def _share_bars(shares: pd.Series[float], title: str, label: str) -> Figure:
+    best = shares[::-1]
+    figure, (panel,) = _panels(1, title, height=max(2.0, 0.9 + 0.26 * len(best)))
     bars = panel.barh(range(len(best)), best.to_numpy(), color=_BLUE, height=0.7)
     panel.bar_label(bars, labels=[f"{share:.1%}" for share in best], padding=3, fontsize=8, color=_INK)
     panel.set_yticks(range(len(best)), [str(name) for name in best.index])
     panel.margins(x=0.12)
     panel.grid(visible=False, axis="y")
     panel.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
-    panel.set_xlabel(f"share of the importance of all {len(values)} features")
+    panel.set_xlabel(label)
     return _finished(figure, [panel])
 
 

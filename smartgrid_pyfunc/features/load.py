@@ -63,7 +63,7 @@ OPTIONAL_GROUPS = {
 RESIDUAL_BASES = ("blend", "last_day", "level")
 
 #: Levels that the linear model reads beside the changes.
-_LINEAR_LEVELS = tuple(name for name in LEVELS if not name.endswith(("min_value", "max_value", "hour_min", "hour_max")))
+LINEAR_LEVELS = tuple(name for name in LEVELS if not name.endswith(("min_value", "max_value", "hour_min", "hour_max")))
 _RADIANS_AN_HOUR = 2 * np.pi / (365.2425 * HOURS_A_DAY)
 
 _SCALE_FLOOR = 0.02  # of the mean absolute load of the last week
@@ -278,7 +278,7 @@ def _linear_inputs(
 ) -> dict[str, NDArray[np.float32]]:
     """Return `Design.inputs`: an unknown level counts as the blend of the known ones, an unknown change as none."""
     known = np.nan_to_num(columns["blend"])
-    filled = {name: np.where(np.isnan(columns[name]), known, columns[name]) for name in _LINEAR_LEVELS}
+    filled = {name: np.where(np.isnan(columns[name]), known, columns[name]) for name in LINEAR_LEVELS}
     changes = {name: np.nan_to_num(columns[name]) for name in CHANGES}
     clock = {"hour": columns["hour_of_day"], "weekday": columns["day_of_week"], "phase": hours * _RADIANS_AN_HOUR}
     flags = [columns[name] for name in (*HOLIDAY, *_KNOWN_HOLIDAY) if name in columns]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smartgrid_pyfunc.features.groups import OTHER, WEATHER, input_groups
 from smartgrid_pyfunc.features.load import Design
 from smartgrid_pyfunc.schema import HOURS_A_DAY
 
@@ -65,7 +66,7 @@ class LinearBase:
         mean, deviation = np.nanmean(x, axis=0, dtype=np.float64), np.nanstd(x, axis=0, dtype=np.float64)
         arrays = {"mean": np.nan_to_num(mean), "deviation": np.nan_to_num(deviation) + 1e-6}
         base = cls(annual, arrays)
-        weather = _weather_columns(design, annual)
+        weather = _column_groups(design.take(slice(1)), annual) == WEATHER
         warm, plain = base._products(design, np.clip(target, -_CLIP, _CLIP))
         arrays["warm"] = _solved(warm, np.ones(len(weather) + 1, dtype=bool))
         arrays["plain"] = _solved(warm + plain, np.append(~weather, True)) if weather.any() else arrays["warm"]
@@ -103,6 +104,19 @@ class LinearBase:
         # einsum adds a row's products in one order, whatever the other rows are
         parts = [np.einsum("ij,ij->i", x, coefficients[c, g], dtype=np.float64) for c, g, x in chosen]
         return np.concatenate(parts) + self._corrections(design) if parts else np.empty(0)
+
+    def contributions(self, design: Design) -> dict[str, NDArray[np.float64]]:
+        """Split the prediction by what the inputs know: group → scaled load, shape (n,); with the constant they add up.
+
+        An input's part is its coefficient times its distance from the mean of the training data; what a sensor's own
+        coefficients and the constant add counts as `OTHER`.
+        """
+        group, cold = _group(design.horizon), _lacking_weather(design).astype(np.int64)
+        coefficients = np.stack([self._arrays["warm"], self._arrays["plain"]])[cold, group]
+        parts = np.concatenate(list(self._standardised(design))) * coefficients
+        groups = _column_groups(design.take(slice(1)), self._annual)
+        found = {name: parts[:, :-1][:, groups == name].sum(axis=1) for name in np.unique(groups.astype(str))}
+        return found | {OTHER: parts[:, -1] + self._corrections(design)}
 
     def _corrections(self, design: Design) -> NDArray[np.float64]:
         """Return what the sensors' own coefficients add, 0 for sensors without."""
@@ -224,27 +238,29 @@ def _expanded(design: Design, annual: bool) -> Iterator[NDArray[np.float32]]:
         yield np.hstack([block for block, _ in _blocks(design.take(slice(chunk, chunk + _CHUNK)), annual)])
 
 
-def _weather_columns(design: Design, annual: bool) -> NDArray[np.bool_]:
-    """Return which of the expanded columns need the temperature."""
+def _column_groups(design: Design, annual: bool) -> NDArray[np.object_]:
+    """Return for each of the expanded columns what it knows about: a product that of its second factor."""
     return np.concatenate(
-        [np.full(block.shape[1], weather) for block, weather in _blocks(design.take(slice(1)), annual)]
+        [np.resize(np.array(groups, dtype=object), b.shape[1]) for b, groups in _blocks(design, annual)]
     )
 
 
-def _blocks(design: Design, annual: bool) -> list[tuple[NDArray[np.float32], bool]]:
-    """Return blocks of columns, each with whether it needs the temperature."""
-    history, holiday, clock = (design.inputs[name] for name in ("history", "holiday", "clock"))
+def _blocks(design: Design, annual: bool) -> list[tuple[NDArray[np.float32], tuple[str, ...]]]:
+    """Return blocks of columns, each with the groups of its columns, repeated as often as it takes."""
+    groups = input_groups(design.inputs)
+    history, around, holiday, clock = (design.inputs[name] for name in ("history", "around", "holiday", "clock"))
     hour, day, season = _hours(clock[:, 0]), _special_days(clock[:, 1]), _waves(clock[:, 2])
     daily = _waves(clock[:, 0] * np.float32(2 * np.pi / HOURS_A_DAY))
-    plain = [history, design.inputs["around"], holiday, hour, _one_hot(clock[:, 1], 7), _times(hour, day)]
-    plain += [_times(daily, history), _times(day, history)]
-    plain.append(_times(np.hstack([daily, history[:, 3:4], history[:, 10:11]]), holiday))
-    plain += [season, _times(hour, season)] if annual else []
-    blocks = [(block, False) for block in plain]
+    calendar = [hour, _one_hot(clock[:, 1], 7), _times(hour, day), *([season, _times(hour, season)] if annual else [])]
+    on_holidays = np.hstack([daily, history[:, 3:4], history[:, 10:11]])
+    blocks = [(block, groups["clock"]) for block in calendar]
+    blocks += [(block, groups["history"]) for block in (history, _times(daily, history), _times(day, history))]
+    blocks += [(around, groups["around"])]
+    blocks += [(block, groups["holiday"]) for block in (holiday, _times(on_holidays, holiday)) if holiday.shape[1]]
     if _WEATHER[0] in design.inputs:
         now, past = (design.inputs[name] for name in _WEATHER)
         context = np.hstack([daily, day[:, :1] + day[:, 1:2]])
-        blocks += [(now, True), (past, True), (_times(context, now), True)]
+        blocks += [(block, groups[_WEATHER[0]]) for block in (now, past, _times(context, now))]
     return blocks
 
 

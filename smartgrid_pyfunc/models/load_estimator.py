@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestRegressor
 
+from smartgrid_pyfunc.features.groups import DAYS, GROUPS, OTHER, group_of
 from smartgrid_pyfunc.features.load import RESIDUAL_BASES, Design
 from smartgrid_pyfunc.forest import Forest
 from smartgrid_pyfunc.models.linear_base import LinearBase
@@ -101,11 +102,34 @@ class LoadEstimator:
         load: NDArray[np.float64] = bases.mean(axis=1) + design.scale * correction
         return load
 
-    def contributions(self, design: Design) -> NDArray[np.float64]:
-        """Return the effect of each feature on the trees' correction [unit of the load], shape (n, n_features)."""
-        features = _with_linear(design, self._linear.predict(design))
-        effects: NDArray[np.float64] = self.forest.contributions(features) * design.scale[:, None]
-        return effects
+    def contributions(self, design: Design, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Return what each group of features adds to last week's mean [unit of the load], shape (n,) each.
+
+        Parameters
+        ----------
+        design : Design
+        names : sequence of str
+            Of its features.
+
+        Returns
+        -------
+        dict
+            Group → effect; with the mean of the week before the origin they add up to the forecast. What the trees
+            conclude from the linear forecast itself counts as `OTHER`.
+        """
+        scaled = self._linear.predict(design)
+        effects = {group: np.zeros(len(scaled)) for group in GROUPS}
+        for base in self.bases:
+            parts = self._linear.contributions(design) if base == LINEAR else {}
+            rest = (_base(base, design, scaled) - design.base["level"]) / design.scale
+            for group, part in (parts or {DAYS: rest}).items():
+                effects[group] += part / len(self.bases)
+        features = _with_linear(design, scaled)
+        by_feature = self.forest.contributions(features)
+        for i, name in enumerate(names):
+            effects[group_of(name)] += by_feature[:, i]
+        effects[OTHER] += self.forest.mean(features) - by_feature[:, : len(names)].sum(axis=1)
+        return {group: effect * design.scale for group, effect in effects.items()}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the state as arrays."""

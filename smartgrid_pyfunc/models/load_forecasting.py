@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.calendar import check_timezone, holiday_days
+from smartgrid_pyfunc.features.groups import GROUPS, group_of, shuffled
 from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features, seasonal_naive
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
@@ -344,8 +345,34 @@ class LoadForecastingModel(StoredModel):
             answer["drivers"] = pd.Series(self._drivers(found), dtype=object)
         return pd.concat([answer, missing], ignore_index=True) if len(missing) else answer
 
+    def permutation_importance(
+        self, panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64], horizon: NDArray[np.int64]
+    ) -> dict[str, float]:
+        """Return how much the mean absolute scaled error grows when a group of features is shuffled among n forecasts.
+
+        Parameters are those of `forecast`; all targets must have been observed, and should not have been trained on.
+
+        Returns
+        -------
+        dict
+            Group of features → increase, as a share of the error with all of them.
+
+        Notes
+        -----
+        Breiman (2001), "Random forests", section 10. Groups, as a single feature has near copies that stand in for it.
+        """
+        design = build_features(panel, sensor, origin, horizon, self._spec)
+        actual, rng = panel.load[origin + horizon], np.random.default_rng(self.params.random_state)
+
+        def error(of: Design) -> float:
+            return float(np.nanmean(np.abs(self._estimator.predict(of) - actual) / design.scale))
+
+        order, names, whole = rng.permutation(len(sensor)), self._spec.names(), error(design)
+        groups = [group for group in GROUPS if any(group_of(name) == group for name in names)]
+        return {group: error(shuffled(design, names, group, order)) / max(whole, 1e-12) - 1 for group in groups}
+
     def _drivers(self, found: Forecast) -> NDArray[np.object_]:
-        """Name the features that moved each forecast most, with their effect in the unit of the load."""
+        """Name what moved each forecast most from the mean of the last week, with the effect in the unit of the load."""
         assert found.design is not None
         if len(found.model) > _MOST_EXPLAINED:
             raise InputError(
@@ -355,10 +382,13 @@ class LoadForecastingModel(StoredModel):
             )
         drivers = _nothing(len(found.model))
         rows = np.flatnonzero(found.model != NAIVE)
-        effects = self._estimator.contributions(found.design.take(rows))
+        if not len(rows):
+            return drivers
+        by_group = self._estimator.contributions(found.design.take(rows), self._spec.names())
+        effects, names = np.column_stack(list(by_group.values())), list(by_group)
         for row, effect in zip(rows, effects, strict=True):
             top = np.argsort(-np.abs(effect))[:_DRIVERS]
-            drivers[row] = ", ".join(f"{self._tree_features()[i]} {effect[i]:+.4g}" for i in top)
+            drivers[row] = ", ".join(f"{names[i]} {effect[i]:+.4g}" for i in top)
         return drivers
 
     def _tree_features(self) -> tuple[str, ...]:

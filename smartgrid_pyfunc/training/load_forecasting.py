@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -23,6 +24,7 @@ from smartgrid_pyfunc.training.outcome import Outcome, log_report
 
 _LEVEL = 0.9
 _FEWEST_TRAINING_DAYS = 21
+_IMPORTANCE_ROWS = 4_000
 _EXAMPLE_HOURS = 200  # of one sensor, in the logged input example
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class _Evaluation:
     forecasts: pd.DataFrame
     test: Summary
     train: Summary
+    importance: dict[str, float]
 
 
 def train_load_model(
@@ -108,7 +111,20 @@ def _evaluate(model: LoadForecastingModel, hourly: pd.DataFrame, hours_ahead: in
             remedy="give more days of test_days",
         )
     test = summarise(forecasts, scales=naive_scales(train), timezone=timezone)
-    return _Evaluation(forecasts, test, summarise(known, timezone=timezone, prefix="train_"))
+    importance = _permutation_importance(model, panel, _origins(panel, timezone, test_days, 0), hours_ahead)
+    return _Evaluation(forecasts, test, summarise(known, timezone=timezone, prefix="train_"), importance)
+
+
+def _permutation_importance(
+    model: LoadForecastingModel, panel: Panel, origins: tuple[Any, Any], hours_ahead: int
+) -> dict[str, float]:
+    """Return `LoadForecastingModel.permutation_importance` on random horizons of the test."""
+    rng = np.random.default_rng(model.params.random_state)
+    chosen = rng.integers(0, len(origins[0]), _IMPORTANCE_ROWS)
+    sensor, origin = origins[0][chosen], origins[1][chosen]
+    horizon = rng.integers(1, hours_ahead + 1, _IMPORTANCE_ROWS)
+    observed = origin + horizon <= panel.origin[sensor]
+    return model.permutation_importance(panel, sensor[observed], origin[observed], horizon[observed])
 
 
 def _check_length(train: pd.DataFrame, test_days: int) -> None:
@@ -140,11 +156,17 @@ def _log_artifacts(evaluation: _Evaluation, model: LoadForecastingModel) -> None
     ordered = sorted(model.feature_importances_.items(), key=lambda item: -item[1])
     runs.log_text("feature_importance.txt", "".join(f"{name}\t{share:.6f}\n" for name, share in ordered))
     runs.log_figure("plots/feature_importance.png", _importance_figure(ordered))
+    runs.log_table("tables/permutation_importance.csv", _named_table(evaluation.importance))
+    runs.log_figure("plots/permutation_importance.png", plots.permutation_importance(evaluation.importance))
     runs.log_figure("plots/forecast_against_actual.png", plots.forecast_against_actual(_shown(forecasts), level=_LEVEL))
     runs.log_figure("plots/error_by_horizon.png", plots.error_by_horizon(_drawn(test.by_horizon)))
     runs.log_figure("plots/error_by_hour.png", plots.error_by_hour(_drawn(test.by_hour)))
     for name in ("by_sensor", "by_horizon", "by_hour"):
         runs.log_table(f"tables/{name}.csv", getattr(test, name).reset_index())
+
+
+def _named_table(importance: dict[str, float]) -> pd.DataFrame:
+    return pd.DataFrame({"features": list(importance), "error_increase": list(importance.values())})
 
 
 def _importance_figure(ordered: list[tuple[str, float]]) -> Figure:

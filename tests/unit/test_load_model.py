@@ -12,6 +12,9 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from smartgrid_pyfunc.features.groups import DAYS, GROUPS, HOLIDAYS
+from smartgrid_pyfunc.features.load import build_features
+from smartgrid_pyfunc.features.panel import build_panel, parse_hourly
 from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.schema import InputError
 
@@ -377,7 +380,25 @@ def test_drivers_name_features_where_the_forest_answered(model: LoadForecastingM
     for text in answer["feeder"]:
         names = [part.rsplit(" ", 1)[0] for part in text.split(", ")]
         assert len(names) == 5
-        assert set(names) <= set(model.feature_importances_)
+        assert set(names) <= set(GROUPS)
+
+
+def test_drivers_add_up_to_the_forecast(model: LoadForecastingModel) -> None:
+    panel = build_panel(parse_hourly(TRAINING))
+    sensor, horizon = np.repeat(np.arange(3), 24), np.tile(np.arange(1, 25), 3)
+    design = build_features(panel, sensor, panel.origin[sensor] - 24, horizon, model._spec)
+    effects = model._estimator.contributions(design, model._spec.names())
+    assert np.allclose(design.base["level"] + sum(effects.values()), model._estimator.predict(design), rtol=1e-4)
+
+
+def test_shuffling_what_carries_the_forecast_makes_it_worse(model: LoadForecastingModel) -> None:
+    panel = build_panel(parse_hourly(own("feeder", "house", frame=WHOLE, last=HOURS)))
+    sensor, horizon = np.repeat(np.arange(2), 240), np.tile(np.arange(1, 25), 20)
+    origin = panel.origin[sensor] - 24 - np.tile(np.repeat(np.arange(10), 24), 2)
+    importance = model.permutation_importance(panel, sensor, origin, horizon)
+    assert set(importance) <= set(GROUPS)
+    assert max(importance.values()) > 0.1
+    assert importance[DAYS] > importance[HOLIDAYS]
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------

@@ -207,6 +207,7 @@ def test_few_rows_and_rows_without_values_still_make_a_picture(n: int, empty: bo
         plots.flagged_timeline(rows, ~flags),
         plots.error_by_horizon(table),
         plots.feature_importance(["f"] * n, scores),
+        plots.permutation_importance({f"group {i}": score for i, score in enumerate(scores)}),
         plots.score_histogram(scores, 0.5),
     ):
         assert len(figure.axes) == 1
