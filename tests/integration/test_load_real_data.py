@@ -11,7 +11,7 @@ import pytest
 
 from smartgrid_pyfunc.evaluation.backtest import backtest, midnight_origins
 from smartgrid_pyfunc.evaluation.metrics import mae
-from smartgrid_pyfunc.features.panel import build_panel, parse_hourly
+from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.sources import load_hourly
 
@@ -21,14 +21,35 @@ _WEEKS = 8
 
 
 @pytest.fixture(scope="module")
-def victoria(real_data: Callable[[str], Path]) -> pd.DataFrame:
-    """Forecasts 24 h ahead from each midnight UTC of the last 8 weeks, without covariates."""
+def plain(real_data: Callable[[str], Path]) -> tuple[LoadForecastingModel, Panel]:
+    """A model of Victoria without covariates, fitted without the last 8 weeks, and all hours."""
     hourly = load_hourly(str(real_data("vic_electricity_hourly"))).frame
     training = hourly[hourly["timestamp"] <= hourly["timestamp"].max() - pd.Timedelta(weeks=_WEEKS)]
     model = LoadForecastingModel(timezone="Australia/Melbourne", covariates="none").fit(training)
-    panel = build_panel(parse_hourly(hourly))
+    return model, build_panel(parse_hourly(hourly))
+
+
+@pytest.fixture(scope="module")
+def victoria(plain: tuple[LoadForecastingModel, Panel]) -> pd.DataFrame:
+    """Forecasts 24 h ahead from each midnight UTC of the last 8 weeks, without covariates."""
+    model, panel = plain
     window = midnight_origins(panel, panel.origin - _WEEKS * 168 + 1, panel.origin, "UTC")
     return backtest(model, panel, window, 24)
+
+
+@pytest.mark.parametrize("horizon", [1, 168])
+def test_both_ends_of_the_horizon_are_no_worse_than_the_last_hour_repeated(
+    plain: tuple[LoadForecastingModel, Panel], horizon: int
+) -> None:
+    """At one hour that is persistence, at a week the seasonal naive."""
+    model, panel = plain
+    origin = panel.origin[0] - horizon - np.arange(0, _WEEKS * 168 - horizon, 5)
+    nothing = np.zeros(len(origin), dtype=np.int64)
+    found = model.forecast(panel, nothing, origin, nothing + horizon)
+    actual, last = panel.load[origin + horizon], panel.load[origin]
+    ours, naive = mae(actual, found.values["predicted_load"]), mae(actual, last)
+    print(f"Victoria, {horizon} h ahead: MAE {ours:.1f}, the last hour repeated {naive:.1f}")
+    assert ours <= naive
 
 
 def test_victoria_beats_the_weekly_naive_by_far(victoria: pd.DataFrame) -> None:
