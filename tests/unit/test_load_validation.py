@@ -136,3 +136,11 @@ def test_joined_validations_keep_every_row_and_its_conditions() -> None:
     assert both.conditions is not None
     assert len(both.table) == len(both.conditions.columns) == 2 * len(one.table)
     assert one.joined(validation_of(panel_of(60), None)[0]).conditions is None
+
+
+def test_a_sensor_falls_back_only_where_the_naive_that_would_answer_was_better() -> None:
+    """That naive is the value a week before: a better one of the day before would not be asked."""
+    errors = {"daily": (2.0, 1.0, 3.0), "worse": (2.0, 3.0, 1.0), "better": (1.0, 2.0, 3.0)}
+    rows = [(name, *values) for name, values in errors.items() for _ in range(200)]
+    table = pd.DataFrame(rows, columns=["sensor", "model", "lag_24", "lag_168"])
+    assert Validation(table).fallback() == {"worse"}
