@@ -174,7 +174,10 @@ def _job(arguments: argparse.Namespace, set_name: str, window: str, method: Meth
     trees = min(arguments.trees, 20) if arguments.quick else arguments.trees
     seed = 42
     if method.adapter == "ours":
-        options = {"n_estimators": trees if "forest" in method.family else _ROUNDS, "random_state": seed} | method.options
+        options = {
+            "n_estimators": trees if "forest" in method.family else _ROUNDS,
+            "random_state": seed,
+        } | method.options
     elif method.adapter == "openstef_peer":
         options = method.options
     else:

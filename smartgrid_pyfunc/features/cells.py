@@ -30,17 +30,17 @@ class CellReader:
         self._last = len(panel.load) - 1
 
     def back(self, values: NDArray[np.float64], hours: Any) -> NDArray[np.float64]:
-        """Values `hours` before the origin, shape (n, len(hours))."""
+        """Return values `hours` before the origin, shape (n, len(hours))."""
         found: NDArray[np.float64] = values[self._origin[:, None] - hours]
         return found
 
     def before_target(self, values: NDArray[np.float64], hours: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Values `hours` (n, k) before the target; NaN where that is after the origin."""
+        """Return values `hours` (n, k) before the target; NaN where that is after the origin."""
         cell = self._target[:, None] - hours
         return np.where(cell <= self._origin[:, None], values[np.minimum(cell, self._origin[:, None])], np.nan)
 
     def covariate(self, name: str, hours: Any) -> NDArray[np.float64]:
-        """A covariate `hours` (k,) before the target, past the origin too; NaN where the sensor's rows do not reach."""
+        """Return a covariate `hours` (k,) before the target, past the origin too; NaN beyond the sensor's own rows."""
         cell = self._target[:, None] - np.asarray(hours)
         values = self._panel.covariates.get(name)
         if values is None:

@@ -296,7 +296,7 @@ def _linear_inputs(
 def _same_hours(
     panel: Panel, read: CellReader, origins: _Origins, days: NDArray[np.int64], weeks: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Loads at the target's own hour on earlier days [unit of the load]."""
+    """Return loads at the target's own hour on earlier days [unit of the load]."""
 
     def known(name: str, hours: NDArray[np.int64]) -> NDArray[np.float64]:
         return origins.within(read.before_target(panel.loads[name], hours))
@@ -320,7 +320,7 @@ def _same_hours(
 
 
 def _around(panel: Panel, read: CellReader, days: NDArray[np.int64], weeks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Loads up to three hours before and after the last same hour and the last same weekday hour, shape (n, 12)."""
+    """Return loads up to three hours beside the last same hour and the last same weekday hour, shape (n, 12)."""
     beside = np.array([1, 2, 3, -1, -2, -3])
     return read.before_target(panel.load, np.hstack([days[:, :1] + beside, weeks[:, :1] + beside]))
 

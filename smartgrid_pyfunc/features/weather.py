@@ -95,7 +95,7 @@ class TemperaturePath:
         return self._blanked(np.hstack([_degrees(part) for part in parts]))
 
     def past_response(self) -> NDArray[np.float64]:
-        """Return the same of the hours that the forecast is compared with: days and a week before, the origin's week."""
+        """Return the same of the hours compared with: days and a week before, the origin's week."""
         path = self._path
         days = path[:, HOURS_A_DAY::HOURS_A_DAY][:, :7]
         parts = [

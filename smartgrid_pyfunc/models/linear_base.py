@@ -273,7 +273,7 @@ def _one_hot(value: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 
 def _special_days(weekday: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Flags of Saturday, Sunday and Monday: the days whose own day before is of another kind."""
+    """Return flags of Saturday, Sunday and Monday: the days whose own day before is of another kind."""
     return np.column_stack([weekday == 5, weekday == 6, weekday == 0]).astype(np.float32)
 
 

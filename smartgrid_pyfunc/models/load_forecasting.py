@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class Forecast:
 
 
 class LoadForecastingModel(StoredModel):
-    """Direct multi-horizon regression over all sensors (ridge, corrected by trees), with the seasonal naive to fall back to.
+    """Direct multi-horizon regression over all sensors (ridge, corrected by trees), or the seasonal naive.
 
     Parameters
     ----------
@@ -372,7 +372,7 @@ class LoadForecastingModel(StoredModel):
         return {group: error(shuffled(design, names, group, order)) / max(whole, 1e-12) - 1 for group in groups}
 
     def _drivers(self, found: Forecast) -> NDArray[np.object_]:
-        """Name what moved each forecast most from the mean of the last week, with the effect in the unit of the load."""
+        """Name what moved each forecast most from the mean of the last week, by how much [unit of the load]."""
         assert found.design is not None
         if len(found.model) > _MOST_EXPLAINED:
             raise InputError(

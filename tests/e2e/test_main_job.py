@@ -89,7 +89,8 @@ def test_every_run_has_ended_and_the_launchers_run_is_linked(main_job: Clone) ->
             {"train_mae", "train_rmse", "train_r2", "test_mae", "test_rmse", "test_r2", "naive_mae", "test_skill",
              "test_mase", "test_coverage"},
             {"feature_importance.txt", "plots/forecast_against_actual.png", "plots/error_by_horizon.png",
-             "plots/error_by_hour.png", "plots/feature_importance.png", "plots/permutation_importance.png", "output/forecast.csv"},
+             "plots/error_by_hour.png", "plots/feature_importance.png", "plots/permutation_importance.png",
+             "output/forecast.csv"},
         ),
         (
             "smartgrid-anomaly-detection",

@@ -74,7 +74,7 @@ def test_rows_without_temperature_get_what_a_model_without_it_says() -> None:
 
 
 def test_a_sensor_that_differs_from_the_others_has_its_own_correction() -> None:
-    frame = load_of({name: 2.0 for name in "abcd"} | {"e": -2.0})
+    frame = load_of(dict.fromkeys("abcd", 2.0) | {"e": -2.0})
     design, target = design_of(frame, n=20_000)
     base = LinearBase.fit(design, target, annual=False)
     assert set(base._own) == set("abcde")
