@@ -35,7 +35,28 @@ def tables(jobs: Jobs) -> str:
     scored = {name: _score_set([job for job in jobs if job["set"] == name]) for name in _unique(jobs, "set")}
     scored = {name: rows for name, rows in scored.items() if rows is not None}
     parts = [_set_table(name, rows) for name, rows in scored.items()]
-    return "\n".join([*parts, _against_peers(scored, jobs), _environment(jobs)])
+    return "\n".join([_summary(scored, jobs), *parts, _against_peers(scored, jobs), _environment(jobs)])
+
+
+def _summary(scored: dict[str, pd.DataFrame], jobs: list[dict[str, Any]]) -> str:
+    """Return one row a set: ours, the best peer and the better naive, and how ours compare with that peer."""
+    families = {job["method"]: job["family"] for job in jobs if job["adapter"] != "ours"}
+    own = dict.fromkeys(job["method"] for job in jobs if job["adapter"] == "ours")
+    head = [*(f"{name}" for name in own), "best peer", "best peer's forest", "better naive"]
+    head += [*(f"{name} / best peer" for name in own), f"coverage of {_OURS} at 80/90/95 [%]"]
+    lines = ["### MAE, all sets", "", "| data | " + " | ".join(head) + " |", "|---|" + "---:|" * len(head)]
+    for name, rows in scored.items():
+        means = rows.groupby("method")["mae"].mean()
+        peers = means.reindex(list(families)).dropna()
+        forests = peers[[families[peer] == "forest" for peer in peers.index]]
+        best = [f"{part.min():.4g} ({part.idxmin()})" if len(part) else "–" for part in (peers, forests)]
+        cells = [_cell(means.get(method), "{:.4g}") for method in own]
+        cells += [*best, f"{means[list(_NAIVE)].min():.4g}"]
+        cells += [_cell(means.get(method, math.nan) / peers.min(), "{:.3f}") for method in own]
+        coverage = rows[rows["method"] == _OURS].drop(columns=["method", "window", "daily"]).mean().to_dict()
+        cells.append(_joined(coverage, "coverage", 100, "{:.1f}"))
+        lines.append(f"| {SETS[name].title} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
 
 
 def _unique(jobs: list[dict[str, Any]], key: str) -> list[str]:
