@@ -25,19 +25,12 @@ _HOURS = np.arange(8 * HOURS_A_DAY + 1)  # before the target
 _HALF_LIVES = {3: 24, 12: 72, 48: HOURS_A_WEEK}  # h, and the hours summed over
 
 
-def _weights(half_life: int) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = 0.5 ** (np.arange(_HALF_LIVES[half_life]) / half_life)
-    return weights
-
-
 def _smoothed(path: NDArray[np.float64], half_life: int, lag: int = 0) -> NDArray[np.float64]:
     """Exponentially weighted mean of the temperatures up to `lag` hours before the target, shape (n,)."""
-    weights = _weights(half_life)
-    part = path[:, lag : lag + len(weights)]
+    part = path[:, lag : lag + _HALF_LIVES[half_life]]
+    weights = 0.5 ** (np.arange(part.shape[1]) / half_life)
     # einsum adds a row's products in one order, whatever the other rows are
-    smoothed: NDArray[np.float64] = np.einsum(
-        "ij,j->i", part, weights[: part.shape[1]] / weights[: part.shape[1]].sum()
-    )
+    smoothed: NDArray[np.float64] = np.einsum("ij,j->i", part, weights / weights.sum())
     return smoothed
 
 

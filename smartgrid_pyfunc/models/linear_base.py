@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.groups import OTHER, WEATHER, input_groups
-from smartgrid_pyfunc.features.load import Design
+from smartgrid_pyfunc.features.load import LINEAR_LEVELS, Design
 from smartgrid_pyfunc.schema import HOURS_A_DAY
 
 _FIRST_HOURS = np.concatenate([np.arange(1, 25), np.arange(25, 169, 12)])  # first horizon [h] of each group
@@ -27,6 +27,7 @@ _INPUT_CLIP = 10.0
 _CHUNK = 4_096
 _FOR_SCALING = 20_000  # rows that means and deviations of the inputs come from
 _OWN_PENALTY, _OWN_CLIP = 1_000.0, 4.0
+_COMPARED = [LINEAR_LEVELS.index(name) for name in ("same_hour_1", "same_weekday_hour_1")]  # columns of the history
 _WEATHER = ("temperature", "past_temperature")
 
 
@@ -41,7 +42,7 @@ class LinearBase:
         ``mean`` and ``deviation`` of the inputs, shape (k,), and the coefficients for rows whose temperature is known
         (``warm``) and is not (``plain``), shape (groups of horizons, k + 1), intercept last; zero for inputs not used.
     own : mapping of str to ndarray, optional
-        Coefficients of the sensors that differ from the others, on `_own_inputs`.
+        Coefficients by which each sensor differs from the others, on its history, hour and weekday.
 
     Notes
     -----
@@ -213,9 +214,9 @@ def _own_corrections(design: Design, residual: NDArray[np.float64]) -> dict[str,
 
 def _own_inputs(design: Design) -> NDArray[np.float32]:
     """Return what a sensor's own coefficients act on: history, hour and weekday."""
-    hour, weekday = design.inputs["clock"][:, 0], design.inputs["clock"][:, 1]
+    hour, weekday = _one_hot(design.inputs["clock"][:, 0], HOURS_A_DAY), design.inputs["clock"][:, 1]
     history = np.clip(design.inputs["history"], -_OWN_CLIP, _OWN_CLIP)
-    return np.hstack([history, _hours(hour), _one_hot(weekday, 7), _times(_hours(hour), _special_days(weekday))])
+    return np.hstack([history, hour, _one_hot(weekday, 7), _times(hour, _special_days(weekday))])
 
 
 def _group(horizon: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -249,10 +250,10 @@ def _blocks(design: Design, annual: bool) -> list[tuple[NDArray[np.float32], tup
     """Return blocks of columns, each with the groups of its columns, repeated as often as it takes."""
     groups = input_groups(design.inputs)
     history, around, holiday, clock = (design.inputs[name] for name in ("history", "around", "holiday", "clock"))
-    hour, day, season = _hours(clock[:, 0]), _special_days(clock[:, 1]), _waves(clock[:, 2])
+    hour, day, season = _one_hot(clock[:, 0], HOURS_A_DAY), _special_days(clock[:, 1]), _waves(clock[:, 2])
     daily = _waves(clock[:, 0] * np.float32(2 * np.pi / HOURS_A_DAY))
     calendar = [hour, _one_hot(clock[:, 1], 7), _times(hour, day), *([season, _times(hour, season)] if annual else [])]
-    on_holidays = np.hstack([daily, history[:, 3:4], history[:, 10:11]])
+    on_holidays = np.hstack([daily, history[:, _COMPARED]])
     blocks = [(block, groups["clock"]) for block in calendar]
     blocks += [(block, groups["history"]) for block in (history, _times(daily, history), _times(day, history))]
     blocks += [(around, groups["around"])]
@@ -262,10 +263,6 @@ def _blocks(design: Design, annual: bool) -> list[tuple[NDArray[np.float32], tup
         context = np.hstack([daily, day[:, :1] + day[:, 1:2]])
         blocks += [(block, groups[_WEATHER[0]]) for block in (now, past, _times(context, now))]
     return blocks
-
-
-def _hours(hour: NDArray[np.float32]) -> NDArray[np.float32]:
-    return _one_hot(hour, HOURS_A_DAY)
 
 
 def _one_hot(value: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -86,9 +86,10 @@ class LoadEstimator:
         features = _with_linear(design, scaled)
         bases = _MEMBERS if residual == ENSEMBLE else (residual,)
         forests, importances = [], np.zeros(features.shape[1])
-        for base in bases:
+        for i, base in enumerate(bases):
+            share = options["n_estimators"] // len(bases) + (i < options["n_estimators"] % len(bases))
             target = np.clip((load - _base(base, design, scaled)) / design.scale, -_CLIP, _CLIP)
-            forest, importance = _FIT[estimator](features, target, {**options, "bases": len(bases)})
+            forest, importance = _FIT[estimator](features, target, {**options, "share": max(1, share)})
             forests.append(forest)
             importances += importance / len(bases)
         joined = Forest.concatenate(forests, [1 / len(bases)] * len(bases))
@@ -156,7 +157,7 @@ def _fit_random_forest(
 ) -> tuple[Forest, NDArray[np.float64]]:
     names = ("max_depth", "min_samples_split", "min_samples_leaf", "max_features", "random_state")
     forest = RandomForestRegressor(
-        n_estimators=max(1, options["n_estimators"] // options["bases"]),
+        n_estimators=options["share"],
         max_samples=options["max_samples"] if len(target) > options["max_samples"] else None,
         n_jobs=-1,
         **{name: options[name] for name in names},

@@ -15,7 +15,7 @@ from smartgrid_pyfunc.models.intervals import Conditions, ResidualQuantiles
 from smartgrid_pyfunc.models.load_training import Samples
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK
 
-ML, NAIVE = "random_forest", "seasonal_naive"
+ML, NAIVE = "ml", "seasonal_naive"  # the estimator, whichever it is, and what it falls back to
 
 _BLOCK = 14 * HOURS_A_DAY
 _ONLY_BLOCK = 28 * HOURS_A_DAY  # where the data reach back for one block only
@@ -97,7 +97,7 @@ class Validation:
     Attributes
     ----------
     table : DataFrame
-        ``sensor``, ``horizon`` [h], ``week`` (number of the target's week), the scaled errors ``random_forest`` and
+        ``sensor``, ``horizon`` [h], ``week`` (number of the target's week), the scaled errors ``ml`` and
         ``seasonal_naive`` (actual - forecast, in units of the design's scale), and the absolute errors ``model``,
         ``lag_24`` and ``lag_168`` [unit of the load].
     conditions : Conditions, optional
