@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from smartgrid_pyfunc.schema import InputError, require_columns
 
@@ -47,6 +47,36 @@ def precision_recall(labels: ArrayLike, flags: ArrayLike) -> tuple[float, float]
     truth, flagged = _pairs(labels, flags)
     hits = float((truth & (flagged > 0)).sum())
     return _ratio(hits, float((flagged > 0).sum())), _ratio(hits, float(truth.sum()))
+
+
+def threshold_at_budget(labels: ArrayLike, scores: ArrayLike, rate: float) -> float:
+    """Return the lowest threshold that not more than `rate` of the normal readings score above; NaN without any.
+
+    Detectors flag ``score > threshold``. The threshold knows the labels: it puts detectors side by side at one cost in
+    false alarms, and says nothing of how well a detector finds its own.
+    """
+    truth, score = _pairs(labels, scores)
+    normal = -np.sort(-score[~truth])
+    return float(normal[min(int(rate * normal.size), normal.size - 1)]) if normal.size else float("nan")
+
+
+def best_f1(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Return the highest F1 that any threshold reaches; it knows the labels. NaN without an anomaly."""
+    truth, score = _pairs(labels, scores)
+    if not truth.any():
+        return float("nan")
+    precision, recall, _ = precision_recall_curve(truth, score)
+    return float(np.max(2 * precision * recall / np.maximum(precision + recall, _TINY)))
+
+
+def f1(labels: ArrayLike, flags: ArrayLike) -> float:
+    """Return the harmonic mean of precision and recall; 0 if nothing is flagged, NaN if nothing is labelled."""
+    truth, flagged = _pairs(labels, flags)
+    return (
+        _ratio(2.0 * float((truth & (flagged > 0)).sum()), float(truth.sum() + (flagged > 0).sum()))
+        if truth.any()
+        else float("nan")
+    )
 
 
 def event_recall(readings: pd.DataFrame, labels: ArrayLike, flags: ArrayLike) -> float:

@@ -340,7 +340,7 @@ ARROWS: dict[str, set[str]] = {
     "forest": set(),
     "features": {"schema"},
     "models": {"schema", "features", "forest"},
-    "evaluation": {"schema", "features"},
+    "evaluation": {"schema", "features", "simulation"},
     "simulation": {"schema"},
     "sources": {"schema", "simulation"},
     "plots": {"schema", "evaluation"},
