@@ -122,6 +122,8 @@ def parse_identifiers(column: pd.Series[Any], name: str = "sensor_id") -> NDArra
         For a missing or empty identifier, one that is not valid Unicode text, and for any other type.
     """
     values = column.to_numpy(dtype=object)
+    if set(map(type, values)) == {str} and all(v and not _UNSTORABLE.search(v) for v in set(values)):
+        return values  # the usual case, judged by its few distinct names
     result = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):
         if isinstance(value, str) and value and not _UNSTORABLE.search(value):

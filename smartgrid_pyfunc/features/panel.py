@@ -92,7 +92,8 @@ def parse_hourly(frame: pd.DataFrame) -> pd.DataFrame:
         negative or fractional count, a holiday flag other than 0 and 1.
     """
     require_columns(frame.columns, HOURLY_REQUIRED)
-    columns: dict[str, Any] = {"sensor_id": parse_identifiers(frame["sensor_id"])}
+    # As an index: pandas would turn an array of text into its own type, and every reader back, at a millisecond each.
+    columns: dict[str, Any] = {"sensor_id": pd.Index(parse_identifiers(frame["sensor_id"]), dtype=object)}
     columns["hour"] = _full_hours(parse_timestamps(frame["timestamp"]))
     for name in (*LOADS, *COVARIATES):
         if name in frame.columns:

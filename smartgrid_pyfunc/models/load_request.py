@@ -68,11 +68,12 @@ def parse_request(frame: pd.DataFrame, stored: NDArray[np.object_]) -> LoadReque
     """
     require_columns(frame.columns, ["sensor_id"])
     rows = parse_hourly(_with_columns(frame))
-    bare = rows["hour"].isna().to_numpy()
-    _check_bare(rows, bare)
-    dated = rows[~bare]
-    own = set(dated["sensor_id"])
-    sensors = list(dict.fromkeys(rows["sensor_id"]))
+    bare = np.isnan(rows["hour"].to_numpy())
+    if bare.any():
+        _check_bare(rows, bare)
+    dated = rows[~bare] if bare.any() else rows
+    own = set(dated["sensor_id"].to_numpy())
+    sensors = list(dict.fromkeys(rows["sensor_id"].to_numpy()))
     if ALL_SENSORS in sensors and ALL_SENSORS not in own:
         sensors = list(dict.fromkeys([*(s for s in sensors if s != ALL_SENSORS), *stored]))
     panel = build_panel(_recent(dated)) if own else None
@@ -101,11 +102,16 @@ def _check_bare(rows: pd.DataFrame, bare: NDArray[np.bool_]) -> None:
 
 def _recent(rows: pd.DataFrame) -> pd.DataFrame:
     """Drop what no feature looks back to, so that one stray old row cannot make a huge grid."""
-    observed = rows["hour"].where(rows["avg_value"].notna())
-    origin = observed.groupby(rows["sensor_id"]).transform("max")
-    keep = (rows["hour"] > origin - HISTORY_HOURS) & (rows["hour"] <= origin + 2 * MAX_HORIZON)
+    code, sensors = pd.factorize(rows["sensor_id"].to_numpy())
+    hour, observed = rows["hour"].to_numpy(), rows["avg_value"].notna().to_numpy()
+    last = np.full(len(sensors), np.nan)
+    np.fmax.at(last, code[observed], hour[observed])
+    origin = last[code]
+    keep = (hour > origin - HISTORY_HOURS) & (hour <= origin + 2 * MAX_HORIZON)
     # A sensor without any observed load keeps one row: it is answered with a reason.
-    return rows[keep | (origin.isna() & ~rows["sensor_id"].duplicated())]
+    _, first = np.unique(code, return_index=True)
+    keep[first] |= np.isnan(last)
+    return rows if keep.all() else rows[keep]
 
 
 def answer_frame(
@@ -135,7 +141,8 @@ def answer_frame(
         "model": model,
         "reason": reason,
     }
-    return pd.DataFrame({name: pd.Series(columns[name], dtype=columns[name].dtype) for name in ANSWER})
+    # As an index, an array of objects keeps None and costs pandas no guess at its type.
+    return pd.DataFrame({n: pd.Index(c, dtype=object) if c.dtype == object else c for n, c in columns.items()})
 
 
 def _hour_text(hours: NDArray[np.float64]) -> NDArray[np.object_]:
@@ -146,10 +153,10 @@ def _hour_text(hours: NDArray[np.float64]) -> NDArray[np.object_]:
     return text
 
 
-def _nullable(values: NDArray[np.float64]) -> pd.Series[Any]:
+def _nullable(values: NDArray[np.float64]) -> NDArray[Any]:
     known = ~np.isnan(values)
     if known.all():
-        return pd.Series(values)
+        return values
     boxed = values.astype(object)
     boxed[~known] = None
-    return pd.Series(boxed, dtype=object)
+    return boxed

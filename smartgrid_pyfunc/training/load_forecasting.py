@@ -85,7 +85,7 @@ def train_load_model(
         _log.info("refitting on all hours")
         final = model.refit(source.frame)
         _log_artifacts(evaluation, final)
-        info = packaging.log_model(final, LOAD_MODEL, _example(source.frame))
+        info = packaging.log_model(final, LOAD_MODEL, example_request(source.frame))
         runs.set_tags(_tags(final, test_days))
         version = _register(info.model_uri, metrics, source) if register else None
         return Outcome(LOAD_MODEL, run.info.run_id, info.model_uri, version, metrics)
@@ -185,7 +185,7 @@ def _shown(forecasts: pd.DataFrame) -> pd.DataFrame:
     return forecasts[week & (forecasts["horizon"] <= HOURS_A_DAY)]
 
 
-def _example(hourly: pd.DataFrame) -> pd.DataFrame:
+def example_request(hourly: pd.DataFrame) -> pd.DataFrame:
     """Return the last hours of the first sensor as a client would send them."""
     first = hourly[hourly["sensor_id"] == hourly["sensor_id"].iloc[0]]
     rows: pd.DataFrame = first.tail(_EXAMPLE_HOURS).dropna(axis="columns", how="all").reset_index(drop=True)
