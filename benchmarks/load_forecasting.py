@@ -29,6 +29,7 @@ _HERE = Path(__file__).resolve().parent
 _REPOSITORY = _HERE.parent
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _ROUNDS = 100  # of our boosted estimator: the default
+_FEATURE_SOURCES = ("features", "evaluation/backtest.py", "schema.py")
 _OUR_SOURCES = ("features", "models", "forest.py", "evaluation/backtest.py", "schema.py")
 
 
@@ -63,6 +64,9 @@ def _methods() -> list[Method]:
         # A model per sensor: hours of CPU for sets of many sensors.
         Method("OpenSTEF LightGBM", "openstef_peer", "openstef", "boosting", {"estimator": "lgb"}, 10),
         Method("OpenSTEF XGBoost", "openstef_peer", "openstef", "boosting", {"estimator": "xgb"}, 10),
+        # For their intervals, on our features.
+        Method("LightGBM quantiles", "quantile_peer", "peers", "quantiles", light),
+        Method("quantile forest", "quantile_peer", "peers", "quantiles", {"estimator": "quantile_forest"}),
     ]
 
 
@@ -209,9 +213,10 @@ def _digest(adapter: str) -> str:
     files = [_HERE / "peers" / f"{name}.py" for name in (adapter, "task")]
     if adapter in ("skforecast_peer", "mlforecast_peer"):
         files.append(_HERE / "peers" / "estimators.py")
-    if adapter == "ours":
+    sources = {"ours": _OUR_SOURCES, "quantile_peer": _FEATURE_SOURCES}.get(adapter, ())
+    if sources:
         package = _REPOSITORY / "smartgrid_pyfunc"
-        for name in _OUR_SOURCES:
+        for name in sources:
             files += sorted((package / name).glob("*.py")) if (package / name).is_dir() else [package / name]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 

@@ -23,6 +23,7 @@ _KEY = ["sensor_id", "timestamp"]
 _NAIVE = {"seasonal naive, 24 h": "naive_24", "seasonal naive, 168 h": "naive_168"}
 _LEVELS = (0.8, 0.9, 0.95)
 _OURS = "ours RF"
+_QUANTILES = "quantiles"  # family
 _HAC_LAGS = 7  # days
 _SHORTEST_DAY = 23  # hours, when clocks go forward
 
@@ -35,12 +36,13 @@ def tables(jobs: Jobs) -> str:
     scored = {name: _score_set([job for job in jobs if job["set"] == name]) for name in _unique(jobs, "set")}
     scored = {name: rows for name, rows in scored.items() if rows is not None}
     parts = [_set_table(name, rows) for name, rows in scored.items()]
-    return "\n".join([_summary(scored, jobs), *parts, _against_peers(scored, jobs), _environment(jobs)])
+    ends = [_against_peers(scored, jobs), _against_quantiles(scored, jobs), _environment(jobs)]
+    return "\n".join([_summary(scored, jobs), *parts, *ends])
 
 
 def _summary(scored: dict[str, pd.DataFrame], jobs: list[dict[str, Any]]) -> str:
     """Return one row a set: ours, the best peer and the better naive, and how ours compare with that peer."""
-    families = {job["method"]: job["family"] for job in jobs if job["adapter"] != "ours"}
+    families = _families(jobs)
     own = dict.fromkeys(job["method"] for job in jobs if job["adapter"] == "ours")
     head = [*(f"{name}" for name in own), "best peer", "best peer's forest", "better naive"]
     head += [*(f"{name} / best peer" for name in own), f"coverage of {_OURS} at 80/90/95 [%]"]
@@ -57,6 +59,11 @@ def _summary(scored: dict[str, pd.DataFrame], jobs: list[dict[str, Any]]) -> str
         cells.append(_joined(coverage, "coverage", 100, "{:.1f}"))
         lines.append(f"| {SETS[name].title} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
+
+
+def _families(jobs: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the family of each peer of the point forecasts; the quantile models are there for their intervals."""
+    return {j["method"]: j["family"] for j in jobs if j["adapter"] != "ours" and j["family"] != _QUANTILES}
 
 
 def _unique(jobs: list[dict[str, Any]], key: str) -> list[str]:
@@ -240,7 +247,7 @@ def _long_run_variance(centred: np.ndarray[Any, Any]) -> float:
 
 def _against_peers(scored: dict[str, pd.DataFrame], jobs: list[dict[str, Any]]) -> str:
     """Return our MAE over the best peer's in every set and the geometric mean, against any peer and against forests."""
-    families = {job["method"]: job["family"] for job in jobs if job["adapter"] != "ours"}
+    families = _families(jobs)
     own = dict.fromkeys(job["method"] for job in jobs if job["adapter"] == "ours")
     lines = ["### Ours over the best peer (MAE, below 1 is better)", ""]
     rivals = (("best peer of any kind", set(families.values())), ("best peer's random forest", {"forest"}))
@@ -262,6 +269,25 @@ def _ratio(rows: pd.DataFrame, method: str, peers: list[str]) -> tuple[float, st
     if method not in means or math.isnan(means[method]) or rivals.empty:
         return None
     return float(means[method] / rivals.min()), str(rivals.idxmin())
+
+
+def _against_quantiles(scored: dict[str, pd.DataFrame], jobs: list[dict[str, Any]]) -> str:
+    """Return our pinball loss over that of the best quantile model on our features, in every set and level."""
+    rivals = [name for name in _unique(jobs, "method") if _family(jobs, name) == _QUANTILES]
+    own = dict.fromkeys(job["method"] for job in jobs if job["adapter"] == "ours")
+    lines = ["### Pinball loss of ours over the best quantile model on our features (80/90/95, below 1 is better)", ""]
+    for method in own if rivals else ():
+        for name, rows in scored.items():
+            means = rows.groupby("method")[[c for c in rows if str(c).startswith("pinball_")]].mean()
+            if method in means.index and (found := means.index.intersection(rivals)).size:
+                best = means.loc[found]
+                shown = " / ".join(f"{means.loc[method, c] / best[c].min():.3f}" for c in best)
+                lines.append(f"- {method}, {SETS[name].title}: {shown} ({', '.join(dict.fromkeys(best.idxmin()))})")
+    return "\n".join([*lines, ""]) if len(lines) > 2 else ""
+
+
+def _family(jobs: list[dict[str, Any]], method: str) -> str:
+    return next(job["family"] for job in jobs if job["method"] == method)
 
 
 def _environment(jobs: list[dict[str, Any]]) -> str:
