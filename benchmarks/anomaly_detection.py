@@ -72,15 +72,18 @@ def main() -> None:
     sys.path.insert(0, str(_HERE))
     from anomaly.report import tables
     from anomaly.speed import speed_table
+    from anomaly.task import lay_out
 
+    output = Path(arguments.output).resolve()
     jobs = _jobs(arguments)
     for number, job in enumerate(jobs, 1):
         if not arguments.table_only:
             _run(job, f"[{number}/{len(jobs)}]", arguments.timeout)
     text = tables(jobs, _mode(arguments))
     if arguments.speed or arguments.fit_10m:
-        text += speed_table(Path(arguments.output), arguments.fit_10m)
-    target = Path(arguments.output) / f"{_mode(arguments)}.md"
+        simulated = lay_out("simulator", Path(arguments.data), output / "data", arguments.first_half, arguments.quick)
+        text += "\n" + speed_table(simulated, output, _digest("ours") + _mode(arguments), arguments.fit_10m)
+    target = output / f"{_mode(arguments)}.md"
     target.write_text(text, encoding="utf-8")
     print(text)
     print(f"Saved as {target}", file=sys.stderr)
@@ -90,7 +93,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("SMARTGRID_DATA", ""), help="folder of the public data sets")
     parser.add_argument("--output", default=str(Path(tempfile.gettempdir()) / "smartgrid-anomaly"), help="of results")
-    parser.add_argument("--peers-python", help="interpreter with requirements-anomaly-peers.txt; else these are skipped")
+    parser.add_argument(
+        "--peers-python", help="interpreter with requirements-anomaly-peers.txt; else these are skipped"
+    )
     parser.add_argument("--sets", nargs="+", help="sets to run; all by default")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="methods whose name has one of these texts")
     parser.add_argument("--first-half", action="store_true", help="split the first half alone: choices are made there")
@@ -143,6 +148,8 @@ def _job(
     arguments: argparse.Namespace, output: Path, name: str, data: Path, method: Method, python: str
 ) -> dict[str, Any]:
     """Return everything that a worker needs; `settings` is what a kept result must have been made with."""
+    from anomaly.task import fingerprint
+
     folder = output / _mode(arguments) / name
     return {
         "set": name,
@@ -151,16 +158,16 @@ def _job(
         "python": python,
         "data": str(data),
         "target": str(folder / "".join(c if c.isalnum() else "-" for c in method.name)),
-        "settings": {"options": method.options, "data": data.name, "code": _digest(method.adapter)},
+        "settings": {"options": method.options, "data": fingerprint(data), "code": _digest(method.adapter)},
         "any_code": arguments.any_code,
     }
 
 
 def _variant(text: str) -> Method:
-    name, adapter, rest = (text.split(":", 2) + ["", ""])[:3]
+    name, adapter, rest = [*text.split(":", 2), "", ""][:3]
     options = {key: _value(value) for key, value in (part.split("=", 1) for part in rest.split(",") if part)}
     environment = "peers" if adapter in ("pyod_peer", "isotree_peer") else "ours"
-    return Method(f"{name}", adapter or "ours", environment, options)
+    return Method(name, adapter or "ours", environment, options)
 
 
 def _value(text: str) -> Any:
@@ -182,7 +189,9 @@ def _digest(adapter: str) -> str:
         for name in _OUR_SOURCES:
             files += sorted((package / name).glob("*.py")) if (package / name).is_dir() else [package / name]
     # The load model's files do not make an anomaly score.
-    files = [file for file in files if not file.stem.startswith(("load", "intervals", "linear_base", "panel", "weather"))]
+    files = [
+        file for file in files if not file.stem.startswith(("load", "intervals", "linear_base", "panel", "weather"))
+    ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 

@@ -18,7 +18,9 @@ def create(options: dict[str, Any]) -> SixFeatures:
     kind = getattr(importlib.import_module(f"pyod.models.{_MODULES[name]}"), name)
 
     def make(features: np.ndarray) -> Detector:
-        varying = np.ptp(features, axis=0) > 0  # constant columns tell nothing, and ECOD and HBOS divide by their spread
+        varying = (
+            np.ptp(features, axis=0) > 0
+        )  # constant columns tell nothing, and ECOD and HBOS divide by their spread
         varying |= ~varying.any()
         given = dict(options)
         if "n_neighbors" in given:

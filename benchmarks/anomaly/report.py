@@ -15,8 +15,10 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from anomaly.task import SETS
+
 from peers.results import read_figures
+
+from anomaly.task import SETS
 from smartgrid_pyfunc.evaluation.detection import (
     average_precision,
     best_f1,
@@ -28,7 +30,12 @@ from smartgrid_pyfunc.evaluation.detection import (
 )
 from smartgrid_pyfunc.evaluation.events import NAB_PROFILES, nab_score
 
-_OURS, _FORMER, _MEDIAN, _ROLLING = "ours", "six features, scikit-learn IsolationForest", "median/MAD by sensor and hour", "rolling z, 7 d"
+_OURS, _FORMER, _MEDIAN, _ROLLING = (
+    "ours",
+    "six features, scikit-learn IsolationForest",
+    "median/MAD by sensor and hour",
+    "rolling z, 7 d",
+)
 _BUDGET = 0.01
 _LABELLED = ("lead", "nab", "simulator", "skab", "skab_pooled", "skab_free", "victoria", "tetouan", "london")
 _KIND_SETS = ("victoria", "tetouan", "london", "simulator", "skab_free")
@@ -208,7 +215,11 @@ _COLUMNS = {
 def _set_table(name: str, scored: pd.DataFrame) -> str:
     rows = scored[scored["set"] == name].assign(rows_per_cpu_s=lambda f: f["test_rows"] / f["score_cpu_s"])
     shown = [column for column in _COLUMNS if column in rows and rows[column].notna().any()]
-    lines = [f"### {SETS[name].title}", "", f"{rows['train_rows'].iloc[0]:,} readings train, {rows['test_rows'].iloc[0]:,} are scored."]
+    lines = [
+        f"### {SETS[name].title}",
+        "",
+        f"{rows['train_rows'].iloc[0]:,} readings train, {rows['test_rows'].iloc[0]:,} are scored.",
+    ]
     lines += ["", "| method | " + " | ".join(_COLUMNS[c][0] for c in shown) + " |", "|---|" + "---:|" * len(shown)]
     for _, row in rows.iterrows():
         lines.append(f"| {row['method']} | " + " | ".join(_cell(row[c], _COLUMNS[c][1]) for c in shown) + " |")
@@ -259,11 +270,18 @@ def _budget(scored: pd.DataFrame) -> str | None:
     if rows.empty:
         return None
     names = list(rows["set"].unique())
-    lines = ["### Share of normal readings flagged at nominal 1 % / 2 % [%]", "", "| method | " + " | ".join(names) + " |"]
+    lines = [
+        "### Share of normal readings flagged at nominal 1 % / 2 % [%]",
+        "",
+        "| method | " + " | ".join(names) + " |",
+    ]
     lines.append("|---|" + "---:|" * len(names))
     for method in rows["method"].unique():
         own = rows[rows["method"] == method].set_index("set")
-        cells = [f"{own.loc[n, 'share_1']:.2%} / {own.loc[n, 'share_2']:.2%}".replace("%", "") if n in own.index else "–" for n in names]
+        cells = [
+            f"{own.loc[n, 'share_1']:.2%} / {own.loc[n, 'share_2']:.2%}".replace("%", "") if n in own.index else "–"
+            for n in names
+        ]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -276,7 +294,9 @@ def _p_table(scored: pd.DataFrame) -> str | None:
     lines = ["### Share of normal readings with a p-value up to … [%]", "", f"| method | set | {head} |"]
     lines.append("|---|---|" + "---:|" * len(_P_LEVELS))
     for _, row in rows.iterrows():
-        lines.append(f"| {row['method']} | {row['set']} | " + " | ".join(f"{100 * s:.2f}" for s in row["p_shares"]) + " |")
+        lines.append(
+            f"| {row['method']} | {row['set']} | " + " | ".join(f"{100 * s:.2f}" for s in row["p_shares"]) + " |"
+        )
     return "\n".join([*lines, ""])
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 class SixFeatures:
     """A detector for tables on value, hour of day, day of week, latitude, longitude and encoded type, each scaled.
 
-    `scope` is ``sensor`` (a fit for each) or ``pooled`` (one fit for all). The subclasses-by-function `make` returns a
+    `scope` is ``sensor`` (a fit for each) or ``pooled`` (one fit for all). `make(features)` returns a
     fitted detector: an object with ``train_scores`` and ``score(features)``. As in scikit-learn and PyOD, the
     threshold at a nominal share is that share's quantile of the training scores.
     """

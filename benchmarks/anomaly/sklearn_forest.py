@@ -15,7 +15,10 @@ def create(options: dict[str, Any]) -> SixFeatures:
 
     def make(features: np.ndarray) -> Detector:
         forest = IsolationForest(
-            options["trees"], contamination=options["contamination"], random_state=options["seed"], n_jobs=1
+            n_estimators=options["trees"],
+            contamination=options["contamination"],
+            random_state=options["seed"],
+            n_jobs=1,
         ).fit(features)
         return Detector(-forest.score_samples(features), lambda rows: -forest.score_samples(rows))
 

@@ -121,7 +121,10 @@ def lay_out(name: str, data: Path, folder: Path, first_half: bool, quick: bool) 
     Its name carries the recipe's fingerprint: changed code or parameters make another file. With `first_half` the
     second half of each sensor is cut off before anything else, and the first one is split in its place.
     """
-    sources = [Path(__file__), *(_REPOSITORY / "smartgrid_pyfunc" / f for f in ("simulation.py", "evaluation/injection.py"))]
+    sources = [
+        Path(__file__),
+        *(_REPOSITORY / "smartgrid_pyfunc" / f for f in ("simulation.py", "evaluation/injection.py")),
+    ]
     used = sources if SETS[name].inject or not SETS[name].file else sources[:1]
     key = hashlib.sha256(b"".join(path.read_bytes() for path in used)).hexdigest()[:10]
     mode = ("first-half" if first_half else "final") + ("-quick" if quick else "")
@@ -135,6 +138,16 @@ def lay_out(name: str, data: Path, folder: Path, first_half: bool, quick: bool) 
     return target
 
 
+def fingerprint(path: Path) -> str:
+    """Return what stands for a laid-out set's content: results are kept as long as it is the same."""
+    kept = path.with_suffix(".txt")
+    if not kept.is_file():
+        frame = pd.read_parquet(path)
+        digest = hashlib.sha256(pd.util.hash_pandas_object(frame.astype({"timestamp": str})).to_numpy().tobytes())
+        kept.write_text(digest.hexdigest()[:12], encoding="utf-8")
+    return kept.read_text(encoding="utf-8")
+
+
 def _built(name: str, data: Path, first_half: bool, quick: bool) -> pd.DataFrame:
     chosen = SETS[name]
     raw = pd.read_parquet(data / f"{chosen.file}.parquet") if chosen.file else _simulated()
@@ -144,7 +157,7 @@ def _built(name: str, data: Path, first_half: bool, quick: bool) -> pd.DataFrame
         if name == "skab":  # whole runs
             names = names[names.str.contains("valve1-[012]/")]
         frame = frame[frame["sensor_id"].isin(names.iloc[: _QUICK_SENSORS[name]])].reset_index(drop=True)
-    frame = frame.assign(run=frame["run"] if "run" in frame else "")
+    frame = frame.assign(run=frame.get("run", ""))
     train, kept = _parts(frame, chosen.split, first_half)
     frame = frame.assign(part=np.where(train, "train", "test"))[kept].reset_index(drop=True)
     return _injected(frame, chosen.hour) if chosen.inject else _labelled(frame)

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.schema import UNITS, InputError, require_columns
+from smartgrid_pyfunc.schema import InputError, require_columns
 from smartgrid_pyfunc.simulation import fault_kinds, inject
 
 _REQUIRED = ("sensor_id", "sensor_type", "timestamp", "value")
+_WIRED = {"power", "energy", "voltage", "current"}
 _MARGIN = 2  # untouched readings between two faults, at least
 _ATTEMPTS = 50  # places tried for one fault before it is given up
 _HOUR = pd.Timedelta(hours=1)
@@ -95,8 +96,9 @@ def _draw(sensor: pd.DataFrame, rate: float, seed: int, hour: pd.Timedelta) -> l
 
 
 def _kinds(sensor_type: str) -> tuple[str, ...]:
-    """Return what a type can have; one that the simulator does not know has no phases, like a thermometer."""
-    return fault_kinds(sensor_type if sensor_type in UNITS else "temperature")
+    """Return the kinds of fault that a type can have; only wires can be swapped."""
+    kinds = fault_kinds(sensor_type)
+    return kinds if sensor_type in _WIRED else tuple(kind for kind in kinds if kind != "swapped_phase")
 
 
 def _place(

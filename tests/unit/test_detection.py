@@ -135,3 +135,30 @@ def test_detector_and_baseline_are_scored_on_the_same_rows():
     assert result["baseline_average_precision"] == pytest.approx(1 / 3)  # the hit at 9 has no rival score
     assert result["test_flagged_share"] == 0.5
     assert result["test_event_recall"] == 0.5
+
+
+def test_the_budget_threshold_lets_no_more_normal_readings_through_than_asked():
+    rng = np.random.default_rng(5)
+    labels, scores = rng.random(500) < 0.1, np.round(rng.random(500), 2)  # with ties
+    for rate in (0.0, 0.01, 0.05, 0.5):
+        threshold = detection.threshold_at_budget(labels, scores, rate)
+        assert (scores[~labels] > threshold).mean() <= rate
+        lower = scores[scores < threshold]
+        if rate < 0.5:  # the next lower score would let too many through
+            assert (scores[~labels] > lower.max()).mean() > rate
+
+
+def test_the_best_f1_is_that_of_the_best_threshold():
+    rng = np.random.default_rng(6)
+    labels = rng.random(80) < 0.3
+    scores = np.round(rng.random(80) + 0.3 * labels, 1)
+    tried = [detection.f1(labels, scores >= threshold) for threshold in np.unique(scores)]
+    assert detection.best_f1(labels, scores) == pytest.approx(max(tried))
+
+
+def test_f1_by_hand():
+    assert detection.f1([1, 1, 1, 0, 0], [1, 0, 0, 1, 0]) == pytest.approx(2 * 0.5 * (1 / 3) / (0.5 + 1 / 3))
+    assert detection.f1([1, 0], [0, 0]) == 0.0
+    assert math.isnan(detection.f1([0, 0], [1, 0]))
+    assert math.isnan(detection.best_f1([0, 0], [1, 2]))
+    assert math.isnan(detection.threshold_at_budget([1, 1], [1, 2], 0.01))
