@@ -1,6 +1,6 @@
 """Anomaly detection: ours beside the six-feature forest, PyOD, isotree, median/MAD and a rolling z, in one run.
 
-    python benchmarks/anomaly_detection.py --data FOLDER --peers-python /opt/sganomaly/bin/python
+    python benchmarks/anomaly_detection.py --data FOLDER --peers-python /tmp/peers/bin/python
 
 The first half of each sensor trains, the second half is scored, labels are not looked at (SKAB: 400 rows of each run
 train; NAB by its own protocol: its probationary period does). With ``--first-half`` the same happens inside the first
@@ -51,16 +51,17 @@ def _methods() -> list[Method]:
         Method("rolling z, 7 d", "baselines", options={"baseline": "rolling"}),
         _pyod("IForest", n_estimators=100, random_state=42, n_jobs=1),
         _pyod("LOF", n_neighbors=20),
-        _pyod("KNN", n_neighbors=5),
+        _pyod("LOF", ", 100 neighbours", n_neighbors=100),
+        _pyod("KNN", n_neighbors=20),
         _pyod("ECOD"),
         _pyod("HBOS"),
-        Method("isotree", "isotree_peer", "peers"),
+        Method("isotree", "isotree_peer", "peers", {"scope": "sensor"}),
         Method("chance", "baselines", options={"baseline": "random"}),
     ]
 
 
-def _pyod(detector: str, **options: Any) -> Method:
-    return Method(f"PyOD {detector}", "pyod_peer", "peers", {"detector": detector, **options})
+def _pyod(detector: str, note: str = "", **options: Any) -> Method:
+    return Method(f"PyOD {detector}{note}", "pyod_peer", "peers", {"detector": detector, **options})
 
 
 def main() -> None:
@@ -85,6 +86,8 @@ def main() -> None:
         text += "\n" + speed_table(simulated, output, _digest("ours") + _mode(arguments), arguments.fit_10m)
     target = output / f"{_mode(arguments)}.md"
     target.write_text(text, encoding="utf-8")
+    if arguments.doc:
+        _into(Path(arguments.doc), text)
     print(text)
     print(f"Saved as {target}", file=sys.stderr)
 
@@ -109,6 +112,7 @@ def _parse() -> argparse.Namespace:
         metavar="NAME:ADAPTER:KEY=VALUE,…",
         help="one more row: of ours (ADAPTER ours) or of a peer with other options; may be repeated",
     )
+    parser.add_argument("--doc", help="document below whose marker the tables are put, as docs/anomaly-benchmark.md")
     parser.add_argument("--timeout", type=float, default=7200, help="of one (set, method) [s]")
     parser.add_argument("--table-only", action="store_true", help="run nothing, print the tables of what is there")
     parser.add_argument("--any-code", action="store_true", help="keep results whose sources have changed since")
@@ -117,6 +121,14 @@ def _parse() -> argparse.Namespace:
     if not arguments.worker and not Path(arguments.data or "absent").is_dir():
         parser.error("--data (or SMARTGRID_DATA) must name the folder of the data sets, see docs/anomaly-benchmark.md")
     return arguments
+
+
+def _into(document: Path, text: str) -> None:
+    """Put the tables below the document's marker, in place of those there."""
+    above, marker, _ = document.read_text(encoding="utf-8").partition("<!-- tables -->\n")
+    if not marker:
+        raise SystemExit(f"{document} has no line <!-- tables -->")
+    document.write_text(f"{above}{marker}\n{text.rstrip()}\n", encoding="utf-8")
 
 
 def _mode(arguments: argparse.Namespace) -> str:

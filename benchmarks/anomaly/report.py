@@ -239,7 +239,8 @@ def _targets(scored: pd.DataFrame) -> str:
             return math.nan
         return float(value.loc[(name, method), column])
 
-    peer = max((get("lead", m, "ap") for m in (_MEDIAN, "PyOD LOF")), key=lambda x: -1.0 if math.isnan(x) else x)
+    rivals = [get("lead", method, "ap") for method in (_MEDIAN, "PyOD LOF", "PyOD LOF, 100 neighbours")]
+    peer = max((rival for rival in rivals if not math.isnan(rival)), default=math.nan)
     former = get("lead", _FORMER, "ap"), get("lead", _FORMER, "ap_without_1"), get("nab", _FORMER, "ap")
     mine = get("lead", _OURS, "ap"), get("lead", _OURS, "ap_without_1"), get("nab", _OURS, "ap")
     wanted = [
