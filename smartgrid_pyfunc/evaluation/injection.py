@@ -75,7 +75,9 @@ def inject_faults(
 
 
 def _draw(sensor: pd.DataFrame, rate: float, seed: int, hour: pd.Timedelta) -> list[_Fault]:
-    """Draw faults of one sensor until they cover `rate` of its readings."""
+    """Draw faults of one sensor until they cover `rate` of its readings; without a value there is nothing to spoil."""
+    if not sensor["value"].notna().any():
+        return []
     number = zlib.crc32(str(sensor["sensor_id"].iloc[0]).encode())
     rng = np.random.default_rng([seed, number])
     times = pd.DatetimeIndex(sensor["timestamp"])

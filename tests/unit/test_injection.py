@@ -108,6 +108,17 @@ def test_the_input_stays_unchanged_and_no_rate_means_no_fault():
     assert len(none) == len(clean)
 
 
+def test_sensors_without_a_value_with_one_value_or_one_reading():
+    clean = _readings(days=30, v="voltage")
+    empty = inject_faults(clean.assign(value=np.nan), rate=0.1)
+    assert not empty["is_anomaly"].any()
+    constant = inject_faults(_readings(days=200, v="voltage").assign(value=230.0), rate=0.1)
+    assert set(constant["fault"]) >= {"spike", "drift"}
+    assert "stuck" not in set(constant["fault"])
+    assert len(inject_faults(clean.iloc[:1], rate=0.3)) == 1
+    assert inject_faults(clean.iloc[:0]).empty
+
+
 def test_a_rate_out_of_range_is_refused():
     with pytest.raises(InputError, match="rate"):
         inject_faults(_readings(days=2), rate=0.5)
