@@ -34,11 +34,12 @@ def main(data: str, sensor_type: str, model: str, **settings: object) -> None:
     """Backtest LoadForecastingModel: forecasts from every local midnight of the last windows, beside both naives.
 
     A fit sees only what was known before its window. One run holds the metrics, the tables by sensor, horizon, hour
-    and window, plots, and all forecasts; nothing is registered.
+    and window, the model's intervals beside rolling ones, plots, and all forecasts; nothing is registered.
     """
     from dataclasses import fields
 
-    from smartgrid_pyfunc.training.backtest import Plan, backtest_load_model, report
+    from smartgrid_pyfunc.training.backtest import Plan, backtest_load_model
+    from smartgrid_pyfunc.training.backtest_report import report
 
     plan = Plan(**{field.name: settings.pop(field.name) for field in fields(Plan)})  # type: ignore[arg-type]
     click.echo(report(backtest_load_model(data, plan=plan, sensor_type=sensor_type, model=model, **settings)))

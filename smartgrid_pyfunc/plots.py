@@ -127,6 +127,41 @@ def error_by_hour(table: pd.DataFrame, *, metric: str = "MAE", unit: str = "") -
     return _finished(figure, [panel])
 
 
+def error_by_window(table: pd.DataFrame, *, metric: str = "MAE", unit: str = "") -> Figure:
+    """Draw the error of the model and of the naive forecasts by window of a backtest: as above by `window`."""
+    figure, panel = _error_figure(table, "window", metric, unit, f"{metric} by window")
+    panel.set_xlabel("window, the latest last")
+    return _finished(figure, [panel])
+
+
+def interval_comparison(table: pd.DataFrame, *, unit: str = "") -> Figure:
+    """Draw how far the coverage of kinds of intervals is from their level, and their pinball loss.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `level`, `intervals` (the kind), `coverage`, `pinball`; rows without coverage are left out.
+    unit : str
+        Unit of the load.
+    """
+    require_columns(table.columns, ["level", "intervals", "coverage", "pinball"])
+    rows = table.dropna(subset=["coverage"])
+    kinds = list(dict.fromkeys(rows["intervals"]))
+    figure, panels = _panels(2 if kinds else 0, "Prediction intervals")
+    for kind, colour in zip(kinds, (_BLUE, _ORANGE, _GREEN, _RED), strict=False):
+        own = rows[rows["intervals"] == kind].sort_values("level")
+        for panel, values in zip(panels, (100 * (own["coverage"] - own["level"]), own["pinball"]), strict=True):
+            panel.plot(own["level"], values, color=colour, marker="o", markersize=4, linewidth=1.6, label=kind)
+    for panel, label in zip(panels, ("coverage above level [points]", _with_unit("pinball loss", unit)), strict=False):
+        panel.set_ylabel(label)
+        panel.set_xlabel("level")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda level, _: f"{level:.0%}"))
+    if panels:
+        panels[0].axhline(0, color=_GREY, linewidth=0.8)
+        panels[1].set_ylim(bottom=0)
+    return _finished(figure, panels)
+
+
 def _error_figure(table: pd.DataFrame, by: str, metric: str, unit: str, title: str) -> tuple[Figure, Axes]:
     require_columns(table.columns, [by, "model"])
     rows = table.sort_values(by)

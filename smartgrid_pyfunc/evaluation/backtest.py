@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,19 +31,19 @@ class Forecaster(Protocol):
         *,
         level: float = 0.9,
     ) -> Any:
-        """Return an object with `values` (predicted_load, lower, upper) and `model`, arrays of shape (n,)."""
+        """Return an object with `values` (predicted_load, lower, upper), `model` and `design.scale`, shape (n,)."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of target hours of every sensor.
+    """A stretch of target hours, the same for every sensor.
 
     Attributes
     ----------
     number : int
         1 is the earliest window.
     first, last : ndarray of int64, shape (S,)
-        First and last cell of each sensor's stretch; before the sensor's own cells where its data are shorter.
+        First and last hour as cells of each sensor; they may lie outside its own cells.
     """
 
     number: int
@@ -51,10 +52,16 @@ class Window:
 
 
 def windows_at_end(panel: Panel, count: int, days: int) -> list[Window]:
-    """Return `count` windows of `days` each, end to end; the last one ends with each sensor's last observed load."""
-    hours = days * HOURS_A_DAY
-    ends = [(number, panel.origin - (count - number) * hours) for number in range(1, count + 1)]
-    return [Window(number, end - hours + 1, end) for number, end in ends]
+    """Return `count` windows of `days` each, end to end; the last one ends with the last observed load of all sensors.
+
+    Hours are those of the calendar, not of each sensor: a fit before a window that knew other sensors' later hours
+    would know something of the weather and the holidays in it.
+    """
+    hours, seen = days * HOURS_A_DAY, np.flatnonzero(panel.origin >= 0)
+    end = panel.hour(seen, panel.origin[seen]).max(initial=0)
+    ends = [(number, end - (count - number) * hours) for number in range(1, count + 1)]
+    cell = panel.first_cell - panel.first_hour  # of the hour 0
+    return [Window(number, cell + last - hours + 1, cell + last) for number, last in ends]
 
 
 def first_times(panel: Panel, window: Window) -> pd.Series[Any]:
@@ -104,15 +111,29 @@ def backtest(
     hours_ahead: int,
     *,
     level: float = 0.9,
+    more_levels: Sequence[float] = (),
 ) -> pd.DataFrame:
     """Forecast `hours_ahead` hours from each of k origins.
+
+    Parameters
+    ----------
+    model : Forecaster
+    panel : Panel
+    origins : tuple of ndarray of int64, shape (k,)
+        Numbers of the sensors and cells of the origins.
+    hours_ahead : int
+        Horizons 1…hours_ahead [h].
+    level : float
+        Probability of the intervals in ``lower`` and ``upper``.
+    more_levels : sequence of float
+        Of intervals in columns ``lower_LEVEL`` and ``upper_LEVEL``; each costs as much as the forecasts.
 
     Returns
     -------
     DataFrame
         A row per origin and horizon, as far as the sensor has rows: ``sensor_id, origin, horizon, timestamp``
         (datetime64, UTC), ``actual`` (NaN in gaps), ``predicted, lower, upper, naive_24, naive_168`` [unit of the
-        load], ``model``.
+        load], ``scale`` (the sensor's spread that the model works with) [same], ``model``, and the further bounds.
 
     Notes
     -----
@@ -126,6 +147,10 @@ def backtest(
     found = model.forecast(panel, sensor, origin, horizon, level=level)
     naive = seasonal_naive(panel, origin, horizon)
     hours = panel.hour(sensor, origin)
+    bounds: dict[str, NDArray[np.float64]] = {}
+    for other in more_levels:
+        answer = found if other == level else model.forecast(panel, sensor, origin, horizon, level=other)
+        bounds |= {f"{bound}_{other}": answer.values[bound] for bound in ("lower", "upper")}
     return pd.DataFrame(
         {
             "sensor_id": panel.sensor_ids[sensor],
@@ -138,13 +163,22 @@ def backtest(
             "upper": found.values["upper"],
             "naive_24": naive[HOURS_A_DAY],
             "naive_168": naive[HOURS_A_WEEK],
+            "scale": found.design.scale,
             "model": found.model,
         }
+        | bounds
     )
 
 
 def forecast_window(
-    model: Forecaster, panel: Panel, window: Window, hours_ahead: int, *, timezone: str = "UTC", level: float = 0.9
+    model: Forecaster,
+    panel: Panel,
+    window: Window,
+    hours_ahead: int,
+    *,
+    timezone: str = "UTC",
+    level: float = 0.9,
+    more_levels: Sequence[float] = (),
 ) -> pd.DataFrame:
     """Forecast from every local midnight of `window`; see `backtest` for the columns, ``window`` is its number.
 
@@ -153,7 +187,14 @@ def forecast_window(
     sensor, origin = midnight_origins(panel, window.first, window.last, timezone)
     size = max(1, _ROWS_AT_ONCE // hours_ahead)
     parts = [
-        backtest(model, panel, (sensor[i : i + size], origin[i : i + size]), hours_ahead, level=level)
+        backtest(
+            model,
+            panel,
+            (sensor[i : i + size], origin[i : i + size]),
+            hours_ahead,
+            level=level,
+            more_levels=more_levels,
+        )
         for i in range(0, max(1, len(origin)), size)
     ]
     return pd.concat(parts, ignore_index=True).assign(window=window.number)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -14,32 +13,21 @@ from multiprocessing import get_context
 from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.evaluation.backtest import Window, first_times, forecast_window, known_before, windows_at_end
-from smartgrid_pyfunc.evaluation.metrics import Summary, naive_scales, pinball, summarise
+from smartgrid_pyfunc.evaluation.metrics import naive_scales, summarise
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.lifecycle import registry, runs
 from smartgrid_pyfunc.lifecycle.errors import LifecycleError, mask_secrets
 from smartgrid_pyfunc.lifecycle.server import plain_errors
 from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
-from smartgrid_pyfunc.schema import (
-    HOURS_A_DAY,
-    LOAD_EXPERIMENT,
-    LOAD_MODEL,
-    MAX_HORIZON,
-    InputError,
-    parse_timestamps,
-)
+from smartgrid_pyfunc.schema import LOAD_EXPERIMENT, LOAD_MODEL, MAX_HORIZON, InputError, parse_timestamps
 from smartgrid_pyfunc.sources import load_hourly
+from smartgrid_pyfunc.training.backtest_report import BacktestOutcome, levels_with, log_backtest, metrics_of
 from smartgrid_pyfunc.training.outcome import log_report
 
 _FEWEST_TRAINING_DAYS = 21
-_NAIVE = "seasonal_naive"  # in the column `model` of forecasts that the seasonal naive gave
-_MOST_LOGGED_ROWS = 5_000_000  # of forecasts.parquet, some 200 MB
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +39,8 @@ class Plan:
     Attributes
     ----------
     windows, window_days : int
-        Number and length [days] of the evaluation windows, end to end at the end of each sensor's data.
+        Number and length [days] of the evaluation windows, end to end at the end of the data; the same for all
+        sensors.
     hours_ahead : int
         Horizons 1…hours_ahead [h] from every local midnight.
     refit : bool
@@ -94,18 +83,6 @@ class WindowResult:
     fit: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class BacktestOutcome:
-    """A finished backtest: its run, what was done, the metrics as logged and the table of windows."""
-
-    run_id: str
-    about: str
-    level: float
-    timezone: str
-    metrics: dict[str, float]
-    by_window: pd.DataFrame
-
-
 # ------------------------------------------------------------------------------------------------------- the backtest
 
 
@@ -141,7 +118,16 @@ def backtest_load_model(
         settings = {"sensor_type": sensor_type, "data": mask_secrets(data), "model": model}
         runs.log_results(job.params | asdict(plan) | settings)
         results = _in_order(job, _as_is(job, registered) if registered else _fitted(job))
-        return _logged(job, results, run.info.run_id, _about(plan, job.timezone, model))
+        return log_backtest(
+            pd.concat([result.forecasts for result, _ in results], ignore_index=True),
+            pd.DataFrame([row for _, row in results]),
+            naive_scales(job.before(job.windows[0])),
+            run_id=run.info.run_id,
+            about=_about(plan, job.timezone, model),
+            level=plan.level,
+            timezone=job.timezone,
+            seed=job.params["random_state"],
+        )
 
 
 @dataclass(frozen=True)
@@ -177,8 +163,14 @@ class _Job:
     def forecast(self, model: LoadForecastingModel, window: Window, fit: dict[str, Any]) -> WindowResult:
         plan = self.plan
         found = forecast_window(
-            model, self.panel, window, plan.hours_ahead, timezone=self.timezone, level=plan.level
-        )  # fmt: skip
+            model,
+            self.panel,
+            window,
+            plan.hours_ahead,
+            timezone=self.timezone,
+            level=plan.level,
+            more_levels=levels_with(plan.level),
+        )
         about = {"fallback_sensors": len(model.fallback_sensors), "covariates": ", ".join(model.covariates)}
         return WindowResult(window.number, found, fit | about)
 
@@ -278,7 +270,7 @@ def _check_unseen(job: _Job, model: LoadForecastingModel) -> None:
         )
 
 
-# -------------------------------------------------------------------------------------------------- what is logged
+# ------------------------------------------------------------------------------------------------- window by window
 
 
 def _in_order(job: _Job, results: Iterator[WindowResult]) -> list[tuple[WindowResult, dict[str, Any]]]:
@@ -305,93 +297,13 @@ def _row(result: WindowResult, job: _Job, scales: pd.Series[float]) -> dict[str,
             found="none",
             remedy="give fewer windows or larger window_days",
         )
-    metrics = _metrics(found, summarise(found, scales=scales, timezone=job.timezone, prefix=""), job.plan.level, "")
-    known = found["timestamp"]
-    row = {"window": result.window, "first": known.min(), "last": known.max(), **metrics, **result.fit}
+    summary = summarise(found, scales=scales, timezone=job.timezone, prefix="")
+    metrics = metrics_of(found, summary, job.plan.level, "")
+    place = {"first": found["timestamp"].min(), "last": found["timestamp"].max()}
+    row = {"window": result.window, **place, "sensors": found["sensor_id"].nunique(), **metrics, **result.fit}
     with plain_errors("log the metrics of a window"):
         mlflow.log_metrics({f"window_{name}": value for name, value in metrics.items()}, step=result.window)
     return row
-
-
-def _metrics(forecasts: pd.DataFrame, summary: Summary, level: float, prefix: str) -> dict[str, float]:
-    """Return the metrics of `summary`, the pinball loss at the interval's bounds and the naive forecasts' share."""
-    tail = (1 - level) / 2
-    lower = pinball(forecasts["actual"], forecasts["lower"], tail)
-    upper = pinball(forecasts["actual"], forecasts["upper"], 1 - tail)
-    losses = {"pinball_lower": lower, "pinball_upper": upper, "pinball": (lower + upper) / 2}
-    more = losses | {"naive_share": float((forecasts["model"] == _NAIVE).mean())}
-    return summary.overall | {f"{prefix}{name}": value for name, value in more.items()}
-
-
-def _logged(job: _Job, results: list[tuple[WindowResult, dict[str, Any]]], run_id: str, about: str) -> BacktestOutcome:
-    forecasts = pd.concat([result.forecasts for result, _ in results], ignore_index=True)
-    by_window = pd.DataFrame([row for _, row in results])
-    scales = naive_scales(job.before(job.windows[0]))
-    summary = summarise(forecasts, scales=scales, timezone=job.timezone, prefix="backtest_")
-    metrics = _metrics(forecasts, summary, job.plan.level, "backtest_")
-    runs.log_results(metrics=metrics)
-    runs.set_tags(_tags(by_window, about))
-    _log_tables(summary, by_window, forecasts, job.params["random_state"])
-    _log_figures(summary, by_window, forecasts, job.plan.level)
-    return BacktestOutcome(run_id, about, job.plan.level, job.timezone, metrics, by_window)
-
-
-def _log_tables(summary: Summary, by_window: pd.DataFrame, forecasts: pd.DataFrame, seed: int) -> None:
-    for name in ("by_sensor", "by_horizon", "by_hour"):
-        runs.log_table(f"tables/{name}.csv", getattr(summary, name).reset_index())
-    runs.log_table("tables/by_window.csv", by_window)
-    buffer = io.BytesIO()
-    thinned(forecasts, _MOST_LOGGED_ROWS, seed).to_parquet(buffer, index=False)
-    runs.log_bytes("tables/forecasts.parquet", buffer.getvalue())
-
-
-def thinned(forecasts: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """Return all forecasts, or those of as many origins drawn at random as make about `most` rows and never more."""
-    if len(forecasts) <= most:
-        return forecasts
-    origin = forecasts.groupby(["sensor_id", "origin"], sort=False).ngroup().to_numpy()
-    order = np.random.default_rng(seed).permutation(int(origin.max()) + 1)
-    rows = np.cumsum(np.bincount(origin)[order])
-    chosen = np.isin(origin, order[rows <= most])
-    _log.info("logging %d of %d forecasts, of origins drawn at random", chosen.sum(), len(forecasts))
-    return forecasts[chosen]
-
-
-def _log_figures(summary: Summary, by_window: pd.DataFrame, forecasts: pd.DataFrame, level: float) -> None:
-    shown = plots.forecast_against_actual(_last_week(forecasts), level=level)
-    runs.log_figure("plots/forecast_against_actual.png", shown)
-    runs.log_figure("plots/error_by_horizon.png", plots.error_by_horizon(_drawn(summary.by_horizon.reset_index())))
-    runs.log_figure("plots/error_by_hour.png", plots.error_by_hour(_drawn(summary.by_hour.reset_index())))
-    runs.log_figure("plots/error_by_window.png", _window_figure(by_window))
-
-
-def _window_figure(by_window: pd.DataFrame) -> Figure:
-    """Draw errors over the windows, which are few and numbered as horizons are."""
-    figure = plots.error_by_horizon(_drawn(by_window.rename(columns={"window": "horizon"})))
-    figure.suptitle("MAE by window", fontsize=13, fontweight="bold", x=0.01, ha="left")
-    figure.axes[0].set_xlabel("window")
-    return figure
-
-
-def _drawn(table: pd.DataFrame) -> pd.DataFrame:
-    names = {"mae": "model", "naive_24_mae": "naive_24", "naive_168_mae": "naive_168"}
-    return table.drop(columns="model", errors="ignore").rename(columns=names)
-
-
-def _last_week(forecasts: pd.DataFrame) -> pd.DataFrame:
-    """Return the day ahead of each origin in each sensor's last week: these do not overlap."""
-    end = forecasts.groupby("sensor_id")["timestamp"].transform("max")
-    week = forecasts["timestamp"] > end - pd.Timedelta(days=7)
-    return forecasts[week & (forecasts["horizon"] <= HOURS_A_DAY)]
-
-
-def _tags(by_window: pd.DataFrame, about: str) -> dict[str, str]:
-    foresight = by_window["covariates"].iloc[-1]
-    tags = {"smartgrid.backtest": about}
-    return tags | ({"smartgrid.perfect_foresight": f"{foresight} as measured"} if foresight else {})
-
-
-# ------------------------------------------------------------------------------------------------ what a person reads
 
 
 def _run_name(plan: Plan, model: str) -> str:
@@ -406,28 +318,3 @@ def _about(plan: Plan, timezone: str, model: str) -> str:
         f"{plan.windows} window(s) of {plan.window_days} days, {plan.hours_ahead} h ahead from each midnight of "
         f"{timezone}, {fits}"
     )
-
-
-_SHOWN = ("mae", "naive_24_mae", "naive_168_mae", "skill", "rmse", "mase", "coverage", "pinball")
-
-
-def report(outcome: BacktestOutcome) -> str:
-    """Return the table of windows and of all together, beside both seasonal naives."""
-    head = f"{'window':>8}  {'from':<10}  {'to':<10}" + "".join(f"{name:>11}" for name in _titles(outcome.level))
-    lines = ["", f"Backtest of {LOAD_MODEL}: {outcome.about}", "", head]
-    for row in outcome.by_window.to_dict("records"):
-        first, last = (row[name].tz_convert(outcome.timezone) for name in ("first", "last"))
-        days = f"{first:%Y-%m-%d}  {last:%Y-%m-%d}"
-        lines.append(f"{row['window']:>8}  {days}" + _figures(row, ""))
-    lines.append(f"{'all':>8}  {'':<10}  {'':<10}" + _figures(outcome.metrics, "backtest_"))
-    lines += ["", f"Tables by sensor, horizon, hour and window, plots and forecasts: MLflow run {outcome.run_id}"]
-    return "\n".join(lines)
-
-
-def _titles(level: float) -> list[str]:
-    return ["MAE", "naive 24", "naive 168", "skill", "RMSE", "MASE", f"in {level:.4g}", "pinball"]
-
-
-def _figures(row: Mapping[Any, Any], prefix: str) -> str:
-    values = (row[name if name.startswith("naive") else f"{prefix}{name}"] for name in _SHOWN)
-    return "".join(f"{value:>11.4g}" for value in values)

@@ -20,6 +20,7 @@ from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.models.load_validation import NAIVE
 from smartgrid_pyfunc.schema import HOURS_A_DAY, LOAD_EXPERIMENT, LOAD_MODEL, InputError, format_timestamps
 from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
+from smartgrid_pyfunc.training.figures import log_error_figures, log_error_tables
 from smartgrid_pyfunc.training.outcome import Outcome, log_report
 
 _LEVEL = 0.9
@@ -152,17 +153,13 @@ def _metrics(evaluation: _Evaluation, model: LoadForecastingModel) -> dict[str, 
 
 
 def _log_artifacts(evaluation: _Evaluation, model: LoadForecastingModel) -> None:
-    test, forecasts = evaluation.test, evaluation.forecasts
     ordered = sorted(model.feature_importances_.items(), key=lambda item: -item[1])
     runs.log_text("feature_importance.txt", "".join(f"{name}\t{share:.6f}\n" for name, share in ordered))
     runs.log_figure("plots/feature_importance.png", _importance_figure(ordered))
     runs.log_table("tables/permutation_importance.csv", _named_table(evaluation.importance))
     runs.log_figure("plots/permutation_importance.png", plots.permutation_importance(evaluation.importance))
-    runs.log_figure("plots/forecast_against_actual.png", plots.forecast_against_actual(_shown(forecasts), level=_LEVEL))
-    runs.log_figure("plots/error_by_horizon.png", plots.error_by_horizon(_drawn(test.by_horizon)))
-    runs.log_figure("plots/error_by_hour.png", plots.error_by_hour(_drawn(test.by_hour)))
-    for name in ("by_sensor", "by_horizon", "by_hour"):
-        runs.log_table(f"tables/{name}.csv", getattr(test, name).reset_index())
+    log_error_figures(evaluation.test, evaluation.forecasts, _LEVEL)
+    log_error_tables(evaluation.test)
 
 
 def _named_table(importance: dict[str, float]) -> pd.DataFrame:
@@ -171,18 +168,6 @@ def _named_table(importance: dict[str, float]) -> pd.DataFrame:
 
 def _importance_figure(ordered: list[tuple[str, float]]) -> Figure:
     return plots.feature_importance([name for name, _ in ordered], [share for _, share in ordered])
-
-
-def _drawn(table: pd.DataFrame) -> pd.DataFrame:
-    names = {"mae": "model", "naive_24_mae": "naive_24", "naive_168_mae": "naive_168"}
-    return table.reset_index().rename(columns=names)
-
-
-def _shown(forecasts: pd.DataFrame) -> pd.DataFrame:
-    """Return the day ahead of each origin in the last week, which do not overlap."""
-    end = forecasts.groupby("sensor_id")["timestamp"].transform("max")
-    week = forecasts["timestamp"] > end - pd.Timedelta(days=7)
-    return forecasts[week & (forecasts["horizon"] <= HOURS_A_DAY)]
 
 
 def example_request(hourly: pd.DataFrame) -> pd.DataFrame:

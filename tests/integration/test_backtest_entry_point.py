@@ -21,8 +21,9 @@ from smartgrid_pyfunc.training.load_forecasting import train_load_model
 pytestmark = pytest.mark.integration
 
 OPTIONS = {"n_estimators": 6, "max_rows": 2_000}
-PLOTS = {f"plots/{n}.png" for n in ("error_by_horizon", "error_by_hour", "error_by_window", "forecast_against_actual")}
-TABLES = {f"tables/{n}" for n in ("by_sensor.csv", "by_horizon.csv", "by_hour.csv", "by_window.csv",
+PLOTS = {f"plots/{n}.png" for n in ("error_by_horizon", "error_by_hour", "error_by_window", "forecast_against_actual",
+                                    "intervals")}  # fmt: skip
+TABLES = {f"tables/{n}" for n in ("by_sensor.csv", "by_horizon.csv", "by_hour.csv", "by_window.csv", "intervals.csv",
                                   "forecasts.parquet")}  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def test_the_entry_point_leaves_one_run_with_metrics_tables_and_plots(repo: Path
     assert run.data.params["windows"] == "2"
     assert run.data.params["level"] == "0.8"
     check_metrics_against_sql(run)
+    check_intervals_against_sql(run)
     check_windows(run, done.stdout)
 
 
@@ -95,6 +97,28 @@ def check_metrics_against_sql(run: Run) -> None:
     for name in ("by_sensor", "by_horizon", "by_hour"):
         table = pd.read_csv(downloaded(run, f"tables/{name}.csv"))
         assert (table["n"] * table["mae"]).sum() / table["n"].sum() == pytest.approx(found["backtest_mae"]), name
+
+
+def check_intervals_against_sql(run: Run) -> None:
+    """The rolling interval is that of the rank among the errors that were known at its origin, by a join."""
+    file = downloaded(run, "tables/forecasts.parquet")
+    found = duckdb.sql(f"""
+        with f as (select *, abs(actual - predicted) / scale as score from '{file}'),
+        earlier as (select o.sensor_id, o.origin, o.horizon, list(e.score order by e.score) as scores
+                    from f o join f e on e.sensor_id = o.sensor_id and e.horizon = o.horizon and e.score is not null
+                    and e.timestamp <= o.origin and e.timestamp > o.origin - interval 28 day group by all),
+        widths as (select sensor_id, origin, horizon, scores[ceil((len(scores) + 1) * 0.8)::int] as width from earlier)
+        select count(*) as n, avg((abs(actual - predicted) <= width * scale)::int) as rolling,
+               avg((actual between lower and upper)::int) as own
+        from f join widths using (sensor_id, origin, horizon) where width is not null and actual is not null
+    """).df().iloc[0]  # fmt: skip
+    metrics = run.data.metrics
+    assert found["n"] == metrics["backtest_rolling_rows"] > 100
+    assert metrics["backtest_rolling_coverage"] == pytest.approx(found["rolling"], rel=1e-9)
+    assert metrics["backtest_compared_coverage"] == pytest.approx(found["own"], rel=1e-9)
+    table = pd.read_csv(downloaded(run, "tables/intervals.csv"))
+    assert sorted(table["level"].unique()) == [0.8, 0.9, 0.95]
+    assert set(table["intervals"]) == {"model", "rolling"}
 
 
 def check_windows(run: Run, printed: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,8 @@ from smartgrid_pyfunc.evaluation import backtest as evaluation
 from smartgrid_pyfunc.evaluation.backtest import first_times, known_before, midnight_origins, windows_at_end
 from smartgrid_pyfunc.features.panel import build_panel, parse_hourly
 from smartgrid_pyfunc.schema import InputError
-from smartgrid_pyfunc.training.backtest import BacktestOutcome, Plan, WindowResult, report, run_windows, thinned
+from smartgrid_pyfunc.training.backtest import Plan, WindowResult, run_windows
+from smartgrid_pyfunc.training.backtest_report import BacktestOutcome, report, thinned
 
 HOUR = pd.Timedelta(hours=1)
 START = pd.Timestamp("2024-02-10T00:00:00Z")
@@ -41,8 +43,10 @@ def series(name: str, hours: int, size: float, seed: int) -> pd.DataFrame:
     )
 
 
-#: Two sensors whose data end on different days, at 23 h UTC; the second has a gap in its last week.
+#: Two sensors whose data end on different days, at 23 h UTC; the second has a gap in its last week. Windows end with
+#: the data of the first.
 EARLY_END = DAYS - 5
+END = START + pd.Timedelta(days=DAYS)
 WHOLE = pd.concat([series("a", DAYS * 24, 50.0, 1), series("b", EARLY_END * 24, 1.0, 2)], ignore_index=True)
 GAP = (WHOLE["sensor_id"] == "b") & WHOLE["timestamp"].between(
     START + pd.Timedelta(days=EARLY_END - 3), START + pd.Timedelta(days=EARLY_END - 3, hours=5)
@@ -77,15 +81,22 @@ def refitted() -> list[WindowResult]:
 # ------------------------------------------------------------------------------------------------ windows and origins
 
 
-def test_windows_lie_end_to_end_at_the_end_of_each_sensors_data() -> None:
+def test_windows_lie_end_to_end_at_the_end_of_the_data_at_the_same_times_for_all_sensors() -> None:
     panel = panel_of(HOURLY)
     windows = windows_at_end(panel, 3, 7)
     assert [window.number for window in windows] == [1, 2, 3]
     for sensor, name in enumerate(panel.sensor_ids):
-        hours = [h for w in windows for h in range(w.first[sensor], w.last[sensor] + 1)]
-        assert hours == list(range(panel.origin[sensor] - 3 * 168 + 1, panel.origin[sensor] + 1))
+        cells = [h for w in windows for h in range(w.first[sensor], w.last[sensor] + 1)]
+        assert cells == list(range(cells[0], cells[0] + 3 * 168))
         starts = [first_times(panel, window)[name] for window in windows]
-        assert starts == [ENDS[name] - pd.Timedelta(weeks=weeks) for weeks in (3, 2, 1)]
+        assert starts == [END - pd.Timedelta(weeks=weeks) for weeks in (3, 2, 1)]
+
+
+def test_a_sensor_that_ended_long_ago_neither_moves_the_windows_nor_is_forecast_in_them() -> None:
+    gone = series("gone", 20 * 24, 5.0, 3)
+    results = run_windows(pd.concat([HOURLY, gone], ignore_index=True), PLAN, **OPTIONS)
+    assert [set(result.forecasts["sensor_id"]) for result in results] == [{"a", "b"}, {"a", "b"}]
+    assert results[1].forecasts["timestamp"].max() == END - HOUR
 
 
 def test_a_fit_is_given_every_hour_before_the_window_and_none_after() -> None:
@@ -93,16 +104,16 @@ def test_a_fit_is_given_every_hour_before_the_window_and_none_after() -> None:
     window = windows_at_end(panel, 2, 7)[0]
     kept = {(row.sensor_id, row.timestamp) for row in known_before(HOURLY, panel, window).itertuples()}
     expected = {
-        (row.sensor_id, row.timestamp)
-        for row in HOURLY.itertuples()
-        if row.timestamp < ENDS[row.sensor_id] - pd.Timedelta(days=14)
+        (row.sensor_id, row.timestamp) for row in HOURLY.itertuples() if row.timestamp < END - pd.Timedelta(days=14)
     }
     assert kept == expected
 
 
 # In London summer time makes room for one more in 28 days; in New York the gap of "b" swallows one.
-@pytest.mark.parametrize(("zone", "origins_of_b"), [("UTC", 28), ("Europe/London", 29), ("America/New_York", 27)])
-def test_origins_are_the_last_hours_before_local_midnight(zone: str, origins_of_b: int) -> None:
+@pytest.mark.parametrize(
+    ("zone", "of_a", "of_b"), [("UTC", 28, 24), ("Europe/London", 29, 24), ("America/New_York", 28, 22)]
+)
+def test_origins_are_the_last_hours_before_local_midnight(zone: str, of_a: int, of_b: int) -> None:
     panel = panel_of(HOURLY)
     window = windows_at_end(panel, 1, 28)[0]
     sensor, cell = midnight_origins(panel, window.first, window.last, zone)
@@ -114,11 +125,11 @@ def test_origins_are_the_last_hours_before_local_midnight(zone: str, origins_of_
         (row.sensor_id, row.timestamp)
         for row in HOURLY.itertuples()
         if row.timestamp.astimezone(ZoneInfo(zone)).hour == 23
-        and ENDS[row.sensor_id] - pd.Timedelta(days=28) - HOUR <= row.timestamp < ENDS[row.sensor_id] - HOUR
+        and END - pd.Timedelta(days=28) - HOUR <= row.timestamp < END - HOUR
     }
     assert found == expected
     assert len(found) == len(sensor)
-    assert sum(name == "b" for name, _ in found) == origins_of_b
+    assert [sum(name == sensor for name, _ in found) for sensor in "ab"] == [of_a, of_b]
 
 
 def test_every_origin_is_forecast_over_every_horizon_that_has_data(refitted: list[WindowResult]) -> None:
@@ -126,8 +137,8 @@ def test_every_origin_is_forecast_over_every_horizon_that_has_data(refitted: lis
     for name, rows in forecasts.groupby("sensor_id"):
         assert (rows["timestamp"] == rows["origin"] + rows["horizon"] * HOUR).all()
         expected = {
-            (ENDS[name] - pd.Timedelta(days=back) - HOUR, h)
-            for back in range(1, 15) for h in range(1, 31) if h <= 24 * back
+            (END - pd.Timedelta(days=back) - HOUR, h)
+            for back in range(1, 15) for h in range(1, 31) if END - pd.Timedelta(days=back) + h * HOUR <= ENDS[name]
         }  # fmt: skip
         assert set(zip(rows["origin"], rows["horizon"], strict=True)) == expected
         assert not rows.duplicated(["origin", "horizon"]).any()
@@ -157,7 +168,7 @@ def test_forecasts_in_parts_are_those_of_the_whole(
 
 
 def starts_of(window: int) -> dict[str, pd.Timestamp]:
-    return {name: end - pd.Timedelta(days=7 * (3 - window)) for name, end in ENDS.items()}
+    return {name: END - pd.Timedelta(days=7 * (3 - window)) for name in ENDS}
 
 
 @pytest.mark.parametrize("window", [1, 2])
@@ -188,7 +199,7 @@ def test_a_fit_does_not_see_covariates_of_its_window() -> None:
 
 
 def test_forecasts_do_not_move_when_loads_after_their_origin_change(refitted: list[WindowResult]) -> None:
-    since = {name: end - pd.Timedelta(days=4) for name, end in ENDS.items()}
+    since = {name: END - pd.Timedelta(days=6) for name in ENDS}  # in the last window: no fit sees the change
     before, after = both(refitted), both(run_windows(changed_from(HOURLY, since, LOADS), PLAN, **OPTIONS))
     earlier = before["origin"] < before["sensor_id"].map(since)
     columns = ["predicted", "lower", "upper", "model"]
@@ -199,7 +210,7 @@ def test_forecasts_do_not_move_when_loads_after_their_origin_change(refitted: li
 def test_refitting_uses_what_was_known_before_each_window(refitted: list[WindowResult]) -> None:
     last = [result.fit["fitted_until"] for result in refitted]
     assert last == [ENDS["a"] - pd.Timedelta(days=days) - HOUR for days in (14, 7)]
-    assert refitted[1].fit["fitted_rows"] == refitted[0].fit["fitted_rows"] + 2 * 168
+    assert refitted[1].fit["fitted_rows"] == refitted[0].fit["fitted_rows"] + 2 * 168 - int(GAP.sum())
 
 
 def test_without_refitting_all_windows_share_the_first_windows_fit(refitted: list[WindowResult]) -> None:
@@ -240,9 +251,17 @@ def test_the_report_has_a_line_for_each_window_and_one_for_all() -> None:
     names = ("mae", "skill", "rmse", "mase", "coverage", "pinball")
     row = dict.fromkeys(names, 0.5) | {"naive_24_mae": 3.0, "naive_168_mae": 2.0}
     day = pd.Timestamp("2024-03-01T13:00:00Z")  # midnight in Melbourne
-    table = pd.DataFrame([{"window": n, "first": day, "last": day, **row} for n in (1, 2)])
+    table = pd.DataFrame([{"window": n, "first": day, "last": day, "sensors": 12, **row} for n in (1, 2)])
+    own = {"level": 0.9, "intervals": "model", "rows": 700, "coverage": 0.85, "interval_width": 4.5, "pinball": 0.625}
+    intervals = pd.DataFrame([own, own | {"intervals": "rolling", "coverage": 0.875}])
     metrics = {f"backtest_{name}": 0.25 for name in names} | {"naive_24_mae": 3.0, "naive_168_mae": 2.0}
-    lines = report(BacktestOutcome("abc", "about", 0.9, "Australia/Melbourne", metrics, table)).splitlines()
-    assert lines[4].split() == ["1", "2024-03-02", "2024-03-02", "0.5", "3", "2", "0.5", "0.5", "0.5", "0.5", "0.5"]
+    outcome = BacktestOutcome("abc", "about", 0.9, "Australia/Melbourne", metrics, table, intervals)
+    lines = report(outcome).splitlines()
+    first = ["1", "2024-03-02", "2024-03-02", "12", "0.5", "3", "2", "0.5", "0.5", "0.5", "0.5", "0.5"]
+    assert lines[4].split() == first
     assert lines[6].split() == ["all", "0.25", "3", "2", "0.25", "0.25", "0.25", "0.25", "0.25"]
+    assert lines[-4].split() == ["0.9", "model", "700", "0.85", "4.5", "0.625"]
+    assert lines[-3].split() == ["0.9", "rolling", "700", "0.875", "4.5", "0.625"]
     assert "abc" in lines[-1]
+    short = replace(outcome, intervals=intervals.assign(rows=0))
+    assert "windows are too short" in report(short)
