@@ -152,8 +152,13 @@ def _jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     output, jobs = Path(arguments.output).resolve(), []
     for name in arguments.sets or (QUICK_SETS if arguments.quick else SETS):
         data = lay_out(name, Path(arguments.data), output / "data", arguments.first_half, arguments.quick)
-        jobs += [_job(arguments, output, name, data, method, pythons[method.environment]) for method in methods]
+        jobs += [_job(arguments, output, name, data, m, pythons[m.environment]) for m in methods if _fits(m, name)]
     return jobs
+
+
+def _fits(method: Method, name: str) -> bool:
+    """Where SKAB's runs are fitted together, only what is fitted on many sensors at once differs."""
+    return name != "skab_pooled" or method.adapter in ("ours", "sklearn_forest")
 
 
 def _job(
