@@ -115,7 +115,10 @@ def test_the_fan_shows_the_sensors_asked_for() -> None:
     assert [panel.get_title(loc="left") for panel in figure.axes] == ["s7", "s2"]
 
 
-@pytest.mark.parametrize(("draw", "by"), [(plots.error_by_horizon, "horizon"), (plots.error_by_hour, "hour_of_day")])
+@pytest.mark.parametrize(
+    ("draw", "by"),
+    [(plots.error_by_horizon, "horizon"), (plots.error_by_hour, "hour_of_day"), (plots.error_by_window, "window")],
+)
 def test_errors_stand_beside_every_baseline_from_zero(draw: object, by: str) -> None:
     table = errors(by)
     figure = draw(table.sample(frac=1, random_state=0), metric="RMSE", unit="kW")  # type: ignore[operator]
@@ -125,6 +128,24 @@ def test_errors_stand_beside_every_baseline_from_zero(draw: object, by: str) -> 
     assert set(legend(figure)) == {"model", "seasonal naive", "naive, 24 h earlier"}
     assert figure.axes[0].get_ylabel() == "RMSE [kW]"
     assert figure.axes[0].get_ylim()[0] == 0
+
+
+def test_intervals_show_how_far_their_coverage_is_from_the_level_in_points() -> None:
+    table = pd.DataFrame(
+        {
+            "level": [0.9, 0.8, 0.9, 0.8],
+            "intervals": ["model", "model", "rolling", "rolling"],
+            "coverage": [0.85, 0.78, 0.91, np.nan],
+            "pinball": [3.0, 4.0, 2.5, np.nan],
+        }
+    )
+    coverage, loss = plots.interval_comparison(table, unit="kW").axes
+    points = {line.get_label(): line for line in coverage.lines}
+    np.testing.assert_allclose(points["model"].get_ydata(), [-2.0, -5.0])
+    np.testing.assert_allclose(points["rolling"].get_ydata(), [1.0])
+    assert [list(line.get_ydata()) for line in loss.lines] == [[4.0, 3.0], [2.5]]
+    assert loss.get_ylabel() == "pinball loss [kW]"
+    assert png(plots.interval_comparison(table.assign(coverage=np.nan))).startswith(b"\x89PNG")
 
 
 def test_importances_are_shares_in_falling_order() -> None:
