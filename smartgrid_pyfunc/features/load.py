@@ -60,7 +60,6 @@ OPTIONAL_GROUPS = {
     "temperature": TEMPERATURE,
     "is_holiday": _KNOWN_HOLIDAY,
 }
-RESIDUAL_BASES = ("blend", "last_day", "level")
 
 #: Levels that the linear model reads beside the changes.
 LINEAR_LEVELS = tuple(name for name in LEVELS if not name.endswith(("min_value", "max_value", "hour_min", "hour_max")))

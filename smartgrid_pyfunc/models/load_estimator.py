@@ -1,4 +1,4 @@
-"""The load model's estimator: trees on the differences to a linear forecast and to the last day, averaged."""
+"""The load model's estimator: two simple forecasts, each also corrected by trees, combined by horizon."""
 
 from __future__ import annotations
 
@@ -7,57 +7,64 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestRegressor
 
-from smartgrid_pyfunc.features.groups import DAYS, GROUPS, OTHER, group_of
-from smartgrid_pyfunc.features.load import RESIDUAL_BASES, Design
+from smartgrid_pyfunc.features.groups import DAYS, GROUPS, LAST_HOURS, OTHER, group_of
+from smartgrid_pyfunc.features.load import Design
 from smartgrid_pyfunc.forest import Forest
+from smartgrid_pyfunc.models.combination import Combination
+from smartgrid_pyfunc.models.damped_persistence import DampedPersistence, smoothed_by_horizon
 from smartgrid_pyfunc.models.linear_base import LinearBase
 from smartgrid_pyfunc.models.state import under_prefix, with_prefix
-from smartgrid_pyfunc.schema import InputError
+from smartgrid_pyfunc.models.trees import fit_trees
 
-LINEAR, ENSEMBLE = "linear", "ensemble"
 #: Feature that the trees get beside those of the spec: the linear model's scaled forecast.
 LINEAR_FEATURE = "linear_forecast"
-RESIDUALS = (*RESIDUAL_BASES, LINEAR, ENSEMBLE)
+#: Forecasts that are combined, in the order of the weights.
+MEMBERS = ("persistence", "linear", "persistence, corrected", "linear, corrected")
+PRIOR = np.array([0.0, 0.0, 0.5, 0.5])
 
-_CLIP = 8.0  # scaled residuals beyond this are faults or level shifts: they should not steer the forest
-_MEMBERS = (LINEAR, "last_day")  # of the ensemble
-_LEAVES, _LEARNED = 63, 10.0  # of a boosted tree; learning rate times rounds
+_BASES = 2  # members that trees correct
+_CLIP = 8.0  # scaled errors beyond this are faults or level shifts: they should not steer the trees
+_SPREAD_CLIP, _LEAST_SPREAD = 4.0, 1e-3
 
 
 class LoadEstimator:
-    """Mean of simple forecasts plus the forest's scaled correction.
+    """Convex combination of damped persistence, a ridge regression, and both with the trees' corrections.
 
     Parameters
     ----------
-    bases : sequence of str
-        The simple forecasts that the trees correct, in equal shares.
-    forest : Forest
-        All trees; a mean over all of them is the mean correction.
+    persistence : DampedPersistence
     linear : LinearBase
+        Of the difference to the damped persistence.
+    forests : sequence of Forest
+        One for each base: what to add to it, in units of its usual error at that horizon.
+    spread : ndarray, shape (168, 2)
+        That usual error, by horizon and base [scale of the sensor].
+    combination : Combination
 
     Notes
     -----
     A linear model carries what is smooth (the day's shape, the weather, the pull of the last hours), trees what is not.
-    No one base is best everywhere; averaging over bases is the equal-weights combination of Bates & Granger (1969), and
-    as every tree is trained on the difference to one base, it costs no more trees than a single base.
+    Errors grow with the horizon: trees on errors in units of their usual size at the horizon do not learn from the far
+    ones what they say of the near ones (weighted least squares).
     """
 
-    def __init__(self, bases: tuple[str, ...], forest: Forest, linear: LinearBase) -> None:
-        self.bases, self.forest, self._linear = bases, forest, linear
+    def __init__(
+        self,
+        persistence: DampedPersistence,
+        linear: LinearBase,
+        forests: Sequence[Forest],
+        spread: NDArray[np.float64],
+        combination: Combination,
+    ) -> None:
+        self._persistence, self._linear, self.forests = persistence, linear, tuple(forests)
+        self._spread, self._combination = spread, combination
 
     @classmethod
     def fit(
-        cls,
-        design: Design,
-        load: NDArray[np.float64],
-        annual: bool,
-        residual: str,
-        estimator: str,
-        options: Mapping[str, Any],
+        cls, design: Design, load: NDArray[np.float64], annual: bool, estimator: str, options: Mapping[str, Any]
     ) -> tuple[LoadEstimator, NDArray[np.float64]]:
-        """Fit to n rows.
+        """Fit to n rows, with the prior weights.
 
         Parameters
         ----------
@@ -67,10 +74,8 @@ class LoadEstimator:
             What then happened [unit of the load].
         annual : bool
             See `LinearBase`.
-        residual : str
-            One of `RESIDUALS`.
         estimator : str
-            One of `ESTIMATORS`.
+            One of `trees.ESTIMATORS`.
         options : mapping
             Of the estimator, as in LoadParams. A forest's ``n_estimators`` trees are shared among the bases; boosting
             has as many rounds on each base.
@@ -79,29 +84,44 @@ class LoadEstimator:
         -------
         LoadEstimator
         ndarray, shape (n_features,)
-            Impurity-based importances, summing to 1.
+            Importances by impurity or gain, summing to 1.
         """
-        linear = LinearBase.fit(design, (load - design.base["level"]) / design.scale, annual)
-        scaled = linear.predict(design)
-        features = _with_linear(design, scaled)
-        bases = _MEMBERS if residual == ENSEMBLE else (residual,)
-        forests, importances = [], np.zeros(features.shape[1])
-        for i, base in enumerate(bases):
-            share = options["n_estimators"] // len(bases) + (i < options["n_estimators"] % len(bases))
-            target = np.clip((load - _base(base, design, scaled)) / design.scale, -_CLIP, _CLIP)
-            forest, importance = _FIT[estimator](features, target, {**options, "share": max(1, share)})
+        persistence = DampedPersistence.fit(design, load)
+        linear = LinearBase.fit(design, (load - persistence.predict(design)) / design.scale, annual)
+        bases = _bases(design, persistence, linear)
+        features = _with_linear(design, bases)
+        forests, spreads, importances = [], [], np.zeros(features.shape[1])
+        for i, base in enumerate(bases.T):
+            error = np.clip((load - base) / design.scale, -_CLIP, _CLIP)
+            spread = _usual_error(error, design.horizon)
+            target = np.clip(error / spread[design.horizon - 1], -_CLIP, _CLIP)
+            share = max(1, (options["n_estimators"] + i) // _BASES)
+            forest, importance = fit_trees(estimator, features, target, {**options, "share": share})
             forests.append(forest)
-            importances += importance / len(bases)
-        joined = Forest.concatenate(forests, [1 / len(bases)] * len(bases))
-        return cls(bases, joined, linear), importances
+            spreads.append(spread)
+            importances += importance / _BASES
+        combination = Combination.prior(PRIOR)
+        return cls(persistence, linear, forests, np.column_stack(spreads), combination), importances
+
+    def combined(self, combination: Combination) -> LoadEstimator:
+        """Return this estimator with other weights."""
+        return LoadEstimator(self._persistence, self._linear, self.forests, self._spread, combination)
+
+    def members(self, design: Design) -> NDArray[np.float64]:
+        """Return the forecasts to be combined [unit of the load], shape (n, 4), in the order of `MEMBERS`."""
+        bases = _bases(design, self._persistence, self._linear)
+        features, unit = _with_linear(design, bases), self._unit(design)
+        corrections = np.column_stack([forest.mean(features) for forest in self.forests]) * unit
+        return np.hstack([bases, bases + corrections])
 
     def predict(self, design: Design) -> NDArray[np.float64]:
         """Return the load [unit of the load], shape (n,)."""
-        scaled = self._linear.predict(design)
-        bases = np.column_stack([_base(base, design, scaled) for base in self.bases])
-        correction = self.forest.mean(_with_linear(design, scaled))
-        load: NDArray[np.float64] = bases.mean(axis=1) + design.scale * correction
-        return load
+        return self._combination.of(self.members(design), design.horizon)
+
+    def _unit(self, design: Design) -> NDArray[np.float64]:
+        """Return the unit of the forests' corrections [unit of the load], shape (n, 2)."""
+        unit: NDArray[np.float64] = design.scale[:, None] * self._spread[design.horizon - 1]
+        return unit
 
     def contributions(self, design: Design, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """Return what each group of features adds to last week's mean [unit of the load], shape (n,) each.
@@ -118,92 +138,56 @@ class LoadEstimator:
             Group → effect; with the mean of the week before the origin they add up to the forecast. What the trees
             conclude from the linear forecast itself counts as `OTHER`.
         """
-        scaled = self._linear.predict(design)
-        effects = {group: np.zeros(len(scaled)) for group in GROUPS}
-        for base in self.bases:
-            parts = self._linear.contributions(design) if base == LINEAR else {}
-            rest = (_base(base, design, scaled) - design.base["level"]) / design.scale
-            for group, part in (parts or {DAYS: rest}).items():
-                effects[group] += part / len(self.bases)
-        features = _with_linear(design, scaled)
-        by_feature = self.forest.contributions(features)
-        for i, name in enumerate(names):
-            effects[group_of(name)] += by_feature[:, i]
-        effects[OTHER] += self.forest.mean(features) - by_feature[:, : len(names)].sum(axis=1)
-        return {group: effect * design.scale for group, effect in effects.items()}
+        weights = self._combination.by_row(design.horizon)
+        effects = {group: np.zeros(len(design.scale)) for group in GROUPS}
+        effects[DAYS] += design.base["last_day"] - design.base["level"]
+        effects[LAST_HOURS] += design.scale * self._persistence.moved(design)
+        linear = design.scale * (weights[:, 1] + weights[:, 3])
+        for group, part in self._linear.contributions(design).items():
+            effects[group] += linear * part
+        features = _with_linear(design, _bases(design, self._persistence, self._linear))
+        unit = self._unit(design) * weights[:, _BASES:]
+        for forest, size in zip(self.forests, unit.T, strict=True):
+            by_feature = forest.contributions(features)
+            for i, name in enumerate(names):
+                effects[group_of(name)] += size * by_feature[:, i]
+            effects[OTHER] += size * (forest.mean(features) - by_feature[:, : len(names)].sum(axis=1))
+        return effects
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the state as arrays."""
-        arrays = with_prefix("forest", self.forest.to_arrays()) | with_prefix("linear", self._linear.to_arrays())
-        return arrays | {"bases": np.array(self.bases, dtype=object)}
+        parts = {"persistence": self._persistence.to_arrays(), "linear": self._linear.to_arrays()}
+        parts |= {f"forest_{i}": forest.to_arrays() for i, forest in enumerate(self.forests)}
+        arrays = {key: value for name, part in parts.items() for key, value in with_prefix(name, part).items()}
+        return arrays | {"spread": self._spread, "weights": self._combination.weights}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> LoadEstimator:
         """Undo `to_arrays`."""
-        forest, linear = (under_prefix(name, arrays) for name in ("forest", "linear"))
-        return cls(tuple(arrays["bases"]), Forest.from_arrays(forest), LinearBase.from_arrays(linear))
+        forests = [Forest.from_arrays(under_prefix(f"forest_{i}", arrays)) for i in range(_BASES)]
+        return cls(
+            DampedPersistence.from_arrays(under_prefix("persistence", arrays)),
+            LinearBase.from_arrays(under_prefix("linear", arrays)),
+            forests,
+            arrays["spread"],
+            Combination(arrays["weights"]),
+        )
 
 
-def _with_linear(design: Design, scaled: NDArray[np.float64]) -> NDArray[np.float32]:
+def _bases(design: Design, persistence: DampedPersistence, linear: LinearBase) -> NDArray[np.float64]:
+    """Return damped persistence and the linear forecast [unit of the load], shape (n, 2)."""
+    persistent = persistence.predict(design)
+    return np.column_stack([persistent, persistent + design.scale * linear.predict(design)])
+
+
+def _with_linear(design: Design, bases: NDArray[np.float64]) -> NDArray[np.float32]:
+    scaled = (bases[:, 1] - design.base["level"]) / design.scale
     return np.column_stack([design.features, scaled.astype(np.float32)])
 
 
-def _base(name: str, design: Design, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    return design.base["level"] + design.scale * scaled if name == LINEAR else design.base[name]
-
-
-def _fit_random_forest(
-    features: NDArray[np.float32], target: NDArray[np.float64], options: Mapping[str, Any]
-) -> tuple[Forest, NDArray[np.float64]]:
-    names = ("max_depth", "min_samples_split", "min_samples_leaf", "max_features", "random_state")
-    forest = RandomForestRegressor(
-        n_estimators=options["share"],
-        max_samples=options["max_samples"] if len(target) > options["max_samples"] else None,
-        n_jobs=-1,
-        **{name: options[name] for name in names},
-    )
-    forest.fit(features, target)
-    return Forest.from_regressor(forest), forest.feature_importances_
-
-
-def _fit_lightgbm(
-    features: NDArray[np.float32], target: NDArray[np.float64], options: Mapping[str, Any]
-) -> tuple[Forest, NDArray[np.float64]]:
-    lightgbm = _lightgbm()
-    rounds = options["n_estimators"]
-    booster = lightgbm.train(
-        {
-            "objective": "regression",
-            "learning_rate": min(0.1, _LEARNED / rounds),
-            "num_leaves": _LEAVES,
-            "max_depth": options["max_depth"] or -1,
-            "min_data_in_leaf": max(20, options["min_samples_leaf"]),
-            "bagging_fraction": 0.8,
-            "bagging_freq": 1,
-            "feature_fraction": 0.5,
-            "seed": options["random_state"],
-            "deterministic": True,
-            "verbose": -1,
-        },
-        lightgbm.Dataset(features, target),
-        rounds,
-    )
-    gain = booster.feature_importance("gain")
-    return Forest.from_lightgbm(booster), gain / max(gain.sum(), 1e-12)
-
-
-def _lightgbm() -> Any:
-    try:
-        import lightgbm  # needed in training only: the served model carries the trees
-    except (ImportError, OSError) as error:  # OSError: the system lacks OpenMP's library
-        raise InputError(
-            "estimator=lightgbm needs the library lightgbm",
-            found=str(error).splitlines()[0],
-            remedy="pip install -r requirements.txt, and on Debian apt-get install libgomp1",
-        ) from None
-    return lightgbm
-
-
-RANDOM_FOREST = "random_forest"
-_FIT = {RANDOM_FOREST: _fit_random_forest, "lightgbm": _fit_lightgbm}
-ESTIMATORS = tuple(_FIT)
+def _usual_error(error: NDArray[np.float64], horizon: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the root mean square of scaled errors near each horizon, shape (168,); 1 where none is near."""
+    squares = smoothed_by_horizon(np.clip(error, -_SPREAD_CLIP, _SPREAD_CLIP) ** 2, horizon)
+    rows = smoothed_by_horizon(np.ones(len(error)), horizon)
+    spread = np.sqrt(np.divide(squares, rows, out=np.ones(len(rows)), where=rows > _LEAST_SPREAD))
+    return np.maximum(spread, _LEAST_SPREAD)

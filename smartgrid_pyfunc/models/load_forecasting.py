@@ -17,13 +17,15 @@ from smartgrid_pyfunc.features.groups import GROUPS, group_of, shuffled
 from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features, seasonal_naive
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
+from smartgrid_pyfunc.models.combination import Combination
 from smartgrid_pyfunc.models.intervals import ResidualQuantiles
-from smartgrid_pyfunc.models.load_estimator import ESTIMATORS, LINEAR_FEATURE, RANDOM_FOREST, RESIDUALS, LoadEstimator
+from smartgrid_pyfunc.models.load_estimator import LINEAR_FEATURE, PRIOR, LoadEstimator
 from smartgrid_pyfunc.models.load_history import StoredHistory
 from smartgrid_pyfunc.models.load_request import ForecastParams, LoadRequest, answer_frame, parse_request
 from smartgrid_pyfunc.models.load_training import Samples, draw_samples, fit_estimator, thin
 from smartgrid_pyfunc.models.load_validation import ML, NAIVE, Validation, conditions, held_out, preferred_naive
 from smartgrid_pyfunc.models.state import StoredModel, load_state, save_state, under_prefix, with_prefix
+from smartgrid_pyfunc.models.trees import ESTIMATORS, RANDOM_FOREST
 from smartgrid_pyfunc.schema import COVARIATES, HOURS_A_DAY, HOURS_A_WEEK, InputError
 
 _LEAST_KNOWN = 0.8  # share of the last 168 hours that the forest needs
@@ -52,9 +54,6 @@ class LoadParams:
         ``random_state``.
     max_samples, max_rows : int
         Rows drawn for each tree of a random forest, and rows of features built in all: fitting costs no more beyond.
-    residual : str
-        What the trees predict the difference to: ``linear`` (a ridge regression), ``last_day``, ``blend`` or ``level``
-        (see features.load.Design), or ``ensemble``: the first two in equal shares.
     timezone : str
         IANA zone of the sensors' local clock, for calendar features.
     country : str, optional
@@ -72,7 +71,6 @@ class LoadParams:
     max_samples: int = 20_000
     max_rows: int = 250_000
     random_state: int = 42
-    residual: str = "ensemble"
     timezone: str = "UTC"
     country: str | None = None
     covariates: str = "auto"
@@ -94,7 +92,7 @@ class Forecast:
 
 
 class LoadForecastingModel(StoredModel):
-    """Direct multi-horizon regression over all sensors (ridge, corrected by trees), or the seasonal naive.
+    """Direct multi-horizon regression over all sensors (ridge and trees combined), or the seasonal naive.
 
     Parameters
     ----------
@@ -109,8 +107,6 @@ class LoadForecastingModel(StoredModel):
 
     def __init__(self, **params: Any) -> None:
         self.params = LoadParams(**params)
-        if self.params.residual not in RESIDUALS:
-            raise InputError(f"residual must be one of {', '.join(RESIDUALS)}", found=self.params.residual)
         if self.params.estimator not in ESTIMATORS:
             raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}", found=self.params.estimator)
         check_timezone(self.params.timezone)
@@ -162,16 +158,18 @@ class LoadForecastingModel(StoredModel):
             return self.fit(hourly)
         rng = np.random.default_rng(self.params.random_state)
         since = draw_samples(panel, rng, wanted=_MANY)
-        since = since.take(since.target > cutoff[since.sensor])
-        self._learn_errors(self._validation.joined(self._validate(panel, since, rng)))
+        since = thin(since.take(since.target > cutoff[since.sensor]), _CALIBRATION_ROWS, rng)
+        design = self._design(panel, since)
+        judged = Validation.of(panel, since, design, self._estimator.predict(design), self._spec)
+        self._learn_errors(self._validation.joined(judged))
         self._spec = self._feature_spec(panel)
         return self._learn(panel, rng)
 
     def _learn(self, panel: Panel, rng: np.random.Generator) -> LoadForecastingModel:
         """Fit the forests to all hours of `panel` and remember the last weeks."""
-        self._estimator, importances = self._fit(
-            panel, draw_samples(panel, rng, wanted=self.params.max_rows), self.params.n_estimators
-        )
+        samples = draw_samples(panel, rng, wanted=self.params.max_rows)
+        fitted, importances = self._fit(panel, samples, self.params.n_estimators)
+        self._estimator = fitted.combined(self._combination)
         self.feature_importances_ = dict(zip(self._tree_features(), importances.tolist(), strict=True))
         self._history = StoredHistory.from_panel(panel)
         return self
@@ -191,23 +189,26 @@ class LoadForecastingModel(StoredModel):
         options = {**self.params.options(), "n_estimators": trees}
         samples = thin(samples, self.params.max_rows, np.random.default_rng(self.params.random_state))
         _log.info("fitting %d trees on %d rows", trees, len(samples.origin))
-        return fit_estimator(panel, samples, self._spec, self.params.residual, self.params.estimator, options)
+        return fit_estimator(panel, samples, self._spec, self.params.estimator, options)
 
     def _calibrate(self, panel: Panel, rng: np.random.Generator) -> None:
-        """Fit without some weeks of each season and learn intervals and fallbacks from the errors there."""
+        """Fit without some weeks of each season; their errors give weights, intervals and fallbacks."""
         samples = draw_samples(panel, rng, wanted=self.params.max_rows)
         before = samples.take(~held_out(panel, samples))
         trees = self.params.n_estimators
         fewer = min(trees, _CALIBRATION_TREES) if self.params.estimator == RANDOM_FOREST else trees
-        self._estimator, _ = self._fit(panel, before, fewer)
+        fitted, _ = self._fit(panel, before, fewer)
         later = draw_samples(panel, rng, wanted=_MANY)
-        self._learn_errors(self._validate(panel, later.take(held_out(panel, later)), rng))
+        later = thin(later.take(held_out(panel, later)), _CALIBRATION_ROWS, rng)
+        design = self._design(panel, later)
+        members = fitted.members(design)
+        errors = (panel.load[later.target][:, None] - members) / design.scale[:, None]
+        self._combination = Combination.fit(errors, later.horizon, PRIOR)
+        predicted = self._combination.of(members, later.horizon)
+        self._learn_errors(Validation.of(panel, later, design, predicted, self._spec))
 
-    def _validate(self, panel: Panel, samples: Samples, rng: np.random.Generator) -> Validation:
-        """Return the present estimator's errors on (a part of) `samples`, which it has not seen."""
-        samples = thin(samples, _CALIBRATION_ROWS, rng)
-        design = build_features(panel, samples.sensor, samples.origin, samples.horizon, self._spec)
-        return Validation.of(panel, samples, design, self._estimator.predict(design), self._spec)
+    def _design(self, panel: Panel, samples: Samples) -> Design:
+        return build_features(panel, samples.sensor, samples.origin, samples.horizon, self._spec)
 
     def _learn_errors(self, validation: Validation) -> None:
         self._validation = validation

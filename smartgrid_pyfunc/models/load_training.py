@@ -63,7 +63,7 @@ def thin(samples: Samples, most: int, rng: np.random.Generator) -> Samples:
 
 
 def fit_estimator(
-    panel: Panel, samples: Samples, spec: FeatureSpec, residual: str, estimator: str, options: Mapping[str, Any]
+    panel: Panel, samples: Samples, spec: FeatureSpec, estimator: str, options: Mapping[str, Any]
 ) -> tuple[LoadEstimator, NDArray[np.float64]]:
     """Build the features of `samples`, blank what requests may lack, and fit; see `LoadEstimator.fit`.
 
@@ -81,7 +81,7 @@ def fit_estimator(
     samples = samples.take(np.argsort(samples.origin, kind="stable"))  # what is known at an origin is read once
     design = build_features(panel, samples.sensor, samples.origin, samples.horizon, spec)
     _blank_optional(design, spec, np.random.default_rng(options["random_state"]))
-    return LoadEstimator.fit(design, panel.load[samples.target], spec.annual, residual, estimator, options)
+    return LoadEstimator.fit(design, panel.load[samples.target], spec.annual, estimator, options)
 
 
 def _blank_optional(design: Design, spec: FeatureSpec, rng: np.random.Generator) -> None:

@@ -23,7 +23,8 @@ _SPACING = 61 * HOURS_A_DAY  # a sixth of a year from one block's end to the nex
 _MOST_BLOCKS = 6
 _LEFT = 70 * HOURS_A_DAY  # hours that must be left before a block for it to be held out
 _TINY = 1e-9
-_FEWEST_TO_JUDGE = 100  # forecasts below which a sensor keeps the forest
+_FEWEST_TO_JUDGE = 100  # forecasts below which a sensor keeps the estimator
+_HOPELESS, _MARGIN = 3.0, 0.02
 
 
 def held_out(panel: Panel, samples: Samples) -> NDArray[np.bool_]:
@@ -97,9 +98,8 @@ class Validation:
     Attributes
     ----------
     table : DataFrame
-        ``sensor``, ``horizon`` [h], ``week`` (number of the target's week), the scaled errors ``ml`` and
-        ``seasonal_naive`` (actual - forecast, in units of the design's scale), and the absolute errors ``model``,
-        ``lag_24`` and ``lag_168`` [unit of the load].
+        ``sensor``, ``horizon`` [h], ``week`` (number of the target's week) and the scaled errors ``ml`` and
+        ``seasonal_naive`` (actual - forecast, in units of the design's scale).
     conditions : Conditions, optional
         What the size of the model's own errors may depend on.
     """
@@ -125,8 +125,6 @@ class Validation:
             "week": panel.hour(samples.sensor, samples.target) // HOURS_A_WEEK,
             ML: (actual - predicted) / design.scale,
             NAIVE: (actual - preferred_naive(naive)) / design.scale,
-            "model": np.abs(actual - predicted),
-            **{f"lag_{lag}": np.abs(actual - value) for lag, value in naive.items()},
         }
         return cls(pd.DataFrame(columns), conditions(design, predicted, spec) if spec else None)
 
@@ -146,9 +144,13 @@ class Validation:
         return {ML: own, NAIVE: ResidualQuantiles.fit(self.table[NAIVE].to_numpy(), horizon, sensor)}
 
     def fallback(self) -> frozenset[str]:
-        """Return the sensors whose mean absolute error is not below that of the seasonal naive that would answer."""
-        naive = self.table["lag_168"].fillna(self.table["lag_24"])
-        by_sensor = self.table.assign(naive=naive).dropna(subset=["model", "naive"]).groupby("sensor")
-        mean, count = by_sensor[["model", "naive"]].mean(), by_sensor.size()
-        worse = mean["model"] >= mean["naive"]
+        """Return the sensors for which the seasonal naive that would answer was clearly better.
+
+        Clearly: by over 2 % of the mean absolute scaled error. Hours that no forecast can meet (errors of more than
+        three times the load's spread) count alike for both.
+        """
+        known = self.table[["sensor", ML, NAIVE]].dropna()
+        errors = known[[ML, NAIVE]].abs().clip(upper=_HOPELESS).groupby(known["sensor"])
+        mean, count = errors.mean(), errors.size()
+        worse = mean[ML] > (1 + _MARGIN) * mean[NAIVE]
         return frozenset(str(name) for name in mean.index[worse & (count >= _FEWEST_TO_JUDGE)])

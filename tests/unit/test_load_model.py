@@ -504,9 +504,9 @@ def test_fitting_leaves_the_frame_and_is_reproducible_from_its_seed() -> None:
 
 
 def test_parameters_are_kept_by_name() -> None:
-    params = LoadForecastingModel(n_estimators=7, residual="level").get_params()
+    params = LoadForecastingModel(n_estimators=7, timezone="Europe/Paris").get_params()
     assert LoadForecastingModel(**params).get_params() == params
-    assert (params["n_estimators"], params["residual"], params["random_state"]) == (7, "level", 42)
+    assert (params["n_estimators"], params["timezone"], params["random_state"]) == (7, "Europe/Paris", 42)
 
 
 def test_boosting_takes_the_place_of_the_forest_and_says_so(tmp_path: Path) -> None:
@@ -518,16 +518,7 @@ def test_boosting_takes_the_place_of_the_forest_and_says_so(tmp_path: Path) -> N
     same(ask(LoadForecastingModel.load(tmp_path), LIVE, explain=True), answer)
 
 
-@pytest.mark.parametrize("residual", ["linear", "last_day", "level"])
-def test_every_residual_form_gives_a_forecast(residual: str) -> None:
-    small = LoadForecastingModel(n_estimators=5, max_rows=800, residual=residual).fit(own("feeder", last=900))
-    past = own("feeder")["avg_value"]
-    assert ask(small, ["feeder"])["predicted_load"].between(past.min() - 30, past.max() + 30).all()
-
-
 def test_wrong_training_parameters_and_too_little_data_are_refused() -> None:
-    with pytest.raises(InputError, match="residual must be one of"):
-        LoadForecastingModel(residual="log")
     with pytest.raises(InputError, match="estimator must be one of random_forest, lightgbm"):
         LoadForecastingModel(estimator="xgboost")
     with pytest.raises(InputError, match="IANA"):

@@ -138,9 +138,10 @@ def test_joined_validations_keep_every_row_and_its_conditions() -> None:
     assert one.joined(validation_of(panel_of(60), None)[0]).conditions is None
 
 
-def test_a_sensor_falls_back_only_where_the_naive_that_would_answer_was_better() -> None:
-    """That naive is the value a week before: a better one of the day before would not be asked."""
-    errors = {"daily": (2.0, 1.0, 3.0), "worse": (2.0, 3.0, 1.0), "better": (1.0, 2.0, 3.0)}
-    rows = [(name, *values) for name, values in errors.items() for _ in range(200)]
-    table = pd.DataFrame(rows, columns=["sensor", "model", "lag_24", "lag_168"])
+def test_a_sensor_falls_back_only_where_the_naive_was_clearly_better() -> None:
+    """Faults that neither forecasts do not decide: beyond three spreads all errors are alike."""
+    errors = {"worse": (1.1, 1.0), "as good": (1.01, 1.0), "better": (0.5, 1.0), "few": (2.0, 1.0)}
+    rows = [(name, *values) for name, values in errors.items() for _ in range(50 if name == "few" else 200)]
+    rows += [("better", 90.0, 80.0)] * 20 + [("worse", 80.0, 90.0)] * 2
+    table = pd.DataFrame(rows, columns=["sensor", "ml", "seasonal_naive"])
     assert Validation(table).fallback() == {"worse"}
