@@ -108,13 +108,13 @@ def forest(path: Path) -> Figures:
     """Compare the flat forest with scikit-learn's `score_samples`: same trees, same rows, same number of features."""
     from sklearn.ensemble import IsolationForest
 
-    from smartgrid_pyfunc.models import anomaly_detection
+    from smartgrid_pyfunc.models.isolation import isolation_paths
 
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(_FOREST_ROWS, _FEATURES)) * rng.exponential(size=(_FOREST_ROWS, 1))
     rows = rows.astype(np.float32)
     fitted = IsolationForest(n_estimators=100, random_state=0, n_jobs=1).fit(rows[:_FOREST_TRAIN])
-    ours, unit = anomaly_detection._paths(fitted)
+    ours, unit = isolation_paths(fitted)
     flat, _ = _cpu(lambda: np.exp2(-ours.mean(rows) / unit), _REPEATS)
     library, _ = _cpu(lambda: fitted.score_samples(rows), _REPEATS)
     gap = np.abs(np.exp2(-ours.mean(rows) / unit) + fitted.score_samples(rows)).max()

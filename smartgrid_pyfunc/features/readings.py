@@ -1,11 +1,12 @@
-"""Context of a reading from its own sensor's earlier readings: what it changed by, for how long nothing changed, gaps.
+"""A reading's own history: which earlier readings of its sensor to compare with, for how long nothing changed.
 
 Causal: no row sees a later one, another sensor, or another reading of its own instant.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from smartgrid_pyfunc.features.calendar import hour_of_week, local_clock
 from smartgrid_pyfunc.schema import (
     HOURS_A_DAY,
-    HOURS_A_WEEK,
     READING_REQUIRED,
     UNITS,
     InputError,
@@ -26,46 +26,117 @@ from smartgrid_pyfunc.schema import (
     require_columns,
 )
 
-#: Context in the unit of the reading or in hours, before any profile is applied.
-CONTEXT = ("day_change", "week_change", "step", "flat_hours", "gap_hours")
-_HOUR = 3_600_000_000  # [µs]
-_TOLERANCE = _HOUR  # a lagged reading may be older than the lag by less than this
-_FAR = (HOURS_A_WEEK + 2) * _HOUR  # no lag reaches across so much time
+DAYS_BACK = 7  # same hours of so many days before
+RECENT_HOURS = 6
+HOUR = 3_600_000_000  # [µs]
+_FEW = 500  # rows up to which plain Python numbers texts faster than pandas
+# Of the years and days that every month has; all else is left to the parser of the vocabulary.
+_USUAL_TIME = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z")
+_TOLERANCE = HOUR  # a lagged reading may be older than the lag by less than this
+_FAR = (DAYS_BACK * HOURS_A_DAY + 2) * HOUR  # no lag reaches across so much time
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A column of texts as numbers into its distinct ones.
+
+    Attributes
+    ----------
+    names : ndarray of object, shape (k,)
+    code : ndarray of int64, shape (n,)
+    """
+
+    names: NDArray[np.object_]
+    code: NDArray[np.int64]
+
+    def take(self, index: NDArray[Any]) -> Texts:
+        """Return the rows `index`."""
+        return Texts(self.names, self.code[index])
+
+    def values(self) -> NDArray[np.object_]:
+        """Return the text of each row, shape (n,)."""
+        texts: NDArray[np.object_] = self.names[self.code]
+        return texts
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Checked readings, one element per row: `time` [datetime64 µs, UTC], `value` and coordinates NaN where empty."""
+
+    sensor: Texts
+    sensor_type: Texts
+    unit: Texts
+    time: NDArray[np.datetime64]
+    value: NDArray[np.float64]
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.time)
+
+    def by_name(self) -> Readings:
+        """Return the same rows with their sensors numbered by name, whatever the order of the rows."""
+        order = np.argsort(self.sensor.names.astype(str))
+        code = np.argsort(order)[self.sensor.code]
+        return replace(self, sensor=Texts(self.sensor.names[order], code))
+
+    def take(self, index: NDArray[Any]) -> Readings:
+        """Return the rows `index`."""
+        return Readings(
+            self.sensor.take(index),
+            self.sensor_type.take(index),
+            self.unit.take(index),
+            self.time[index],
+            self.value[index],
+            self.latitude[index],
+            self.longitude[index],
+        )
 
 
 @dataclass(frozen=True)
 class ReadingContext:
-    """Distinct readings of a request, sorted by sensor and time, with their context.
+    """Distinct readings of a request, by sensor and time, and where each one's history lies.
 
     Attributes
     ----------
-    rows : DataFrame
-        ``sensor_id, sensor_type, timestamp, value, latitude, longitude, unit`` of m distinct readings with a value.
+    rows : Readings
+        m distinct readings with a value.
     hour_of_week : ndarray of int64, shape (m,)
         By the local clock; 0 = Monday 00:00.
-    context : ndarray of float64, shape (m, len(CONTEXT))
-        NaN where no earlier reading tells it.
+    first : ndarray of int64, shape (m,)
+        First row of the same sensor.
+    end : ndarray of int64, shape (m,)
+        Row after the last one of an earlier instant: rows ``first … end - 1`` are a reading's history.
+    recent : ndarray of int64, shape (m,)
+        First row of the last six hours.
+    days : ndarray of int32, shape (7, m)
+        Row of the reading 1…7 days before; -1 where there is none.
+    flat_hours : ndarray of float64, shape (m,)
+        How long every instant has had a reading of this value [h]; NaN without history.
     conflicting : ndarray of bool, shape (m,)
         Another value of the same sensor and instant exists.
     position : ndarray of int64, shape (n,)
         For each of the n rows of the request its row here, -1 where it has no value.
     """
 
-    rows: pd.DataFrame
+    rows: Readings
     hour_of_week: NDArray[np.int64]
-    context: NDArray[np.float64]
+    first: NDArray[np.int64]
+    end: NDArray[np.int64]
+    recent: NDArray[np.int64]
+    days: NDArray[np.int32]
+    flat_hours: NDArray[np.float64]
     conflicting: NDArray[np.bool_]
     position: NDArray[np.int64]
 
+    def __len__(self) -> int:
+        """Return the number of distinct readings."""
+        return len(self.first)
 
-def parse_readings(frame: pd.DataFrame) -> pd.DataFrame:
+
+def parse_readings(frame: pd.DataFrame) -> Readings:
     """Check readings and bring them to one type per column; the input stays as it is.
-
-    Returns
-    -------
-    DataFrame
-        ``sensor_id``, ``sensor_type`` (str), ``timestamp`` (datetime64[us], UTC), ``value``, ``latitude``,
-        ``longitude`` (float64, NaN where empty), ``unit`` (str, that of the type where empty).
 
     Raises
     ------
@@ -73,35 +144,67 @@ def parse_readings(frame: pd.DataFrame) -> pd.DataFrame:
         For a missing column, a wrong type, an infinite value or an empty timestamp.
     """
     require_columns(frame.columns, READING_REQUIRED)
-    times = parse_timestamps(frame["timestamp"])
-    if np.isnat(times).any():
-        i = int(np.flatnonzero(np.isnat(times))[0])
+    time = _times(frame["timestamp"])
+    if np.isnat(time).any():
+        i = int(np.flatnonzero(np.isnat(time))[0])
         raise InputError("timestamp is required", place=f"column timestamp, row {i + 1}", found="an empty value")
-    columns: dict[str, Any] = {
-        "sensor_id": parse_identifiers(frame["sensor_id"]),
-        "sensor_type": parse_identifiers(frame["sensor_type"], "sensor_type"),
-        "timestamp": times,
-        "value": parse_numbers(frame["value"], "value"),
-    }
-    for name, limit in (("latitude", 90.0), ("longitude", 180.0)):
-        given = parse_numbers(frame[name], name) if name in frame.columns else np.full(len(frame), np.nan)
-        columns[name] = _within(given, name, limit)
-    columns["unit"] = _units(frame, columns["sensor_type"])
-    return pd.DataFrame(columns, copy=False)
+    kind = _texts(frame["sensor_type"], "sensor_type")
+    return Readings(
+        _texts(frame["sensor_id"], "sensor_id"),
+        kind,
+        _units(frame, kind),
+        time.astype("datetime64[us]", copy=False),
+        parse_numbers(frame["value"], "value"),
+        _coordinate(frame, "latitude", 90.0),
+        _coordinate(frame, "longitude", 180.0),
+    )
 
 
-def _units(frame: pd.DataFrame, sensor_type: NDArray[np.object_]) -> NDArray[np.object_]:
+def _times(column: pd.Series[Any]) -> NDArray[np.datetime64]:
+    """Return UTC times; a single one in the usual form is read without pandas, which takes 0.2 ms."""
+    if len(column) == 1 and isinstance(text := column.iat[0], str) and _USUAL_TIME.fullmatch(text):
+        return np.array([text[:-1]], dtype="datetime64[us]")
+    return parse_timestamps(column)
+
+
+def _texts(column: pd.Series[Any], name: str) -> Texts:
+    if len(column) > _FEW and isinstance(column.dtype, pd.StringDtype):
+        code, names = pd.factorize(column)
+        try:
+            if code.min() >= 0:
+                return Texts(parse_identifiers(pd.Series(names), name), code)
+        except InputError:
+            pass  # told below, with its row
+    return _numbered(parse_identifiers(column, name))
+
+
+def _numbered(values: NDArray[np.object_]) -> Texts:
+    if len(values) > _FEW:
+        code, names = pd.factorize(values)
+        return Texts(np.asarray(names, dtype=object), code)
+    number: dict[str, int] = {}
+    code = np.array([number.setdefault(value, len(number)) for value in values], dtype=np.int64)
+    return Texts(np.array(list(number), dtype=object), code)
+
+
+def _units(frame: pd.DataFrame, kind: Texts) -> Texts:
     """Return the unit of each reading: the one given, else that of its type, else an empty text."""
-    result = np.array([UNITS.get(kind, "") for kind in sensor_type], dtype=object)
-    for i, unit in enumerate(frame["unit"].to_numpy(dtype=object) if "unit" in frame.columns else ()):
+    usual = np.array([UNITS.get(name, "") for name in kind.names], dtype=object)
+    if "unit" not in frame.columns:
+        return Texts(usual, kind.code)
+    result = usual[kind.code]
+    for i, unit in enumerate(frame["unit"].to_numpy(dtype=object)):
         if isinstance(unit, str):
             result[i] = str(unit) or result[i]
         elif not is_missing(unit):
             raise InputError("unit must be text", place=f"column unit, row {i + 1}", found=repr(unit))
-    return result
+    return _numbered(result)
 
 
-def _within(values: NDArray[np.float64], name: str, limit: float) -> NDArray[np.float64]:
+def _coordinate(frame: pd.DataFrame, name: str, limit: float) -> NDArray[np.float64]:
+    if name not in frame.columns:
+        return np.full(len(frame), np.nan)
+    values = parse_numbers(frame[name], name)
     outside = np.abs(values) > limit
     if outside.any():
         i = int(np.flatnonzero(outside)[0])
@@ -111,94 +214,122 @@ def _within(values: NDArray[np.float64], name: str, limit: float) -> NDArray[np.
     return values
 
 
-def read_context(readings: pd.DataFrame, timezone: str) -> ReadingContext:
-    """Sort the rows of `parse_readings` and derive each distinct reading's context from its sensor's earlier ones."""
-    known = np.flatnonzero(readings["value"].notna().to_numpy())
-    rows = readings.take(known)
-    key = _sort_key(rows)
-    order = np.lexsort(key[::-1])
-    sensor, time, value, *rest = (column[order] for column in key)
-    new = _differs(sensor, time, value, *rest)
-    position = np.full(len(readings), -1, dtype=np.int64)
-    position[known[order]] = np.cumsum(new) - 1
-    rows = rows.take(order[new]).reset_index(drop=True)
-    sensor, time, value = sensor[new], time[new], value[new]
-    clock = local_clock(rows["timestamp"].to_numpy(), timezone)
+def read_context(readings: Readings, timezone: str) -> ReadingContext:
+    """Bring readings into order and find each distinct one's history among its sensor's earlier ones."""
+    rows, position = _in_order(readings)
+    sensor, time = rows.sensor.code, rows.time.astype(np.int64)
+    starts = _differs(sensor)
+    instant = starts.copy()
+    instant[1:] |= time[1:] != time[:-1]
+    # One clock for all sensors. Long gaps are shortened: no lag sees the difference, and no sum can overflow.
+    clock = np.cumsum(np.where(starts, _FAR, np.minimum(np.diff(time, prepend=time[:1]), _FAR)))
+    number = np.arange(len(rows))
+    first, end = _latest(number, starts), _latest(number, instant)
     return ReadingContext(
-        rows, hour_of_week(clock), _context(sensor, time, value), _conflicts(sensor, time, value), position
+        rows,
+        hour_of_week(local_clock(rows.time, timezone)),
+        first,
+        end,
+        np.maximum(np.searchsorted(clock, clock - RECENT_HOURS * HOUR), first),
+        _days(clock, bool((end > first).any())),
+        np.where(end > first, _flat_hours(rows, time, instant), np.nan),
+        _conflicts(instant, rows.value),
+        position,
     )
 
 
-def _sort_key(rows: pd.DataFrame) -> tuple[NDArray[Any], ...]:
-    """Columns of numbers, sensor, time and value first, that are equal for exact duplicates only."""
-    texts = {
-        n: pd.factorize(rows[n].to_numpy(dtype=object), sort=True)[0] for n in ("sensor_id", "sensor_type", "unit")
-    }
-    time = rows["timestamp"].to_numpy().astype("datetime64[us]").astype(np.int64)
-    places = (rows[name].fillna(np.inf).to_numpy() for name in ("latitude", "longitude"))
-    return texts["sensor_id"], time, rows["value"].to_numpy(), texts["sensor_type"], texts["unit"], *places
+def whole_sensors(context: ReadingContext, chosen: NDArray[np.int64]) -> ReadingContext:
+    """Return the context of the rows `chosen`, ascending and all those of some sensors; `position` is their own."""
+    moved = context.first[chosen] - np.searchsorted(chosen, context.first[chosen])
+    days = context.days[:, chosen]
+    return ReadingContext(
+        context.rows.take(chosen),
+        context.hour_of_week[chosen],
+        context.first[chosen] - moved,
+        context.end[chosen] - moved,
+        context.recent[chosen] - moved,
+        np.where(days >= 0, days - moved, -1).astype(np.int32),
+        context.flat_hours[chosen],
+        context.conflicting[chosen],
+        np.arange(len(chosen)),
+    )
+
+
+def _in_order(readings: Readings) -> tuple[Readings, NDArray[np.int64]]:
+    """Return the distinct readings with a value, by sensor and time, and the row of each reading of the request."""
+    valued = ~np.isnan(readings.value)
+    known = np.flatnonzero(valued)
+    rows = readings if len(known) == len(valued) else readings.take(known)
+    position = np.full(len(readings), -1, dtype=np.int64)
+    sensor, time = rows.sensor.code, rows.time.astype(np.int64)
+    if np.all((sensor[1:] > sensor[:-1]) | ((sensor[1:] == sensor[:-1]) & (time[1:] > time[:-1]))):
+        position[known] = np.arange(len(known))
+        return rows, position
+    key = _sort_key(rows)
+    order = np.lexsort(key[::-1])
+    new = _differs(*(column[order] for column in key))
+    position[known[order]] = np.cumsum(new) - 1
+    return rows.take(order[new]), position
+
+
+def _sort_key(rows: Readings) -> tuple[NDArray[Any], ...]:
+    """Columns of numbers, sensor, time and value first, that are equal for exact duplicates only.
+
+    Types and units are ranked by name: the order must not depend on which comes first in the request.
+    """
+    ranks = (np.argsort(np.argsort(column.names.astype(str)))[column.code] for column in (rows.sensor_type, rows.unit))
+    places = (np.where(np.isnan(column), np.inf, column) for column in (rows.latitude, rows.longitude))
+    return rows.sensor.code, rows.time.astype(np.int64), rows.value, *ranks, *places
 
 
 def _differs(*columns: NDArray[Any]) -> NDArray[np.bool_]:
     """Return true where a row is not as the one before it; true at the start."""
     result = np.ones(len(columns[0]), dtype=bool)
-    result[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    result[1:] = columns[0][1:] != columns[0][:-1]
+    for column in columns[1:]:
+        result[1:] |= column[1:] != column[:-1]
     return result
 
 
-def _conflicts(sensor: NDArray[Any], time: NDArray[np.int64], value: NDArray[np.float64]) -> NDArray[np.bool_]:
-    group = np.cumsum(_differs(sensor, time)) - 1
-    values = np.bincount(group, weights=_differs(sensor, time, value))
+def _latest(number: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the last marked row up to each row."""
+    latest: NDArray[np.int64] = np.maximum.accumulate(np.where(marked, number, 0))
+    return latest
+
+
+def _conflicts(instant: NDArray[np.bool_], value: NDArray[np.float64]) -> NDArray[np.bool_]:
+    if instant.all():
+        return np.zeros(len(instant), dtype=bool)
+    group = np.cumsum(instant) - 1
+    values = np.bincount(group, weights=instant | _differs(value))
     result: NDArray[np.bool_] = values[group] > 1
     return result
 
 
-def _context(sensor: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not len(time):
-        return np.empty((0, len(CONTEXT)))
-    first = _differs(sensor, time)
-    instant = np.cumsum(first) - 1
-    previous = _previous(sensor, instant)
-    seen = previous >= 0
-    with np.errstate(over="ignore"):  # a change may be too large for a float; it is infinite then
-        columns = {
-            "day_change": value - _lagged(sensor, time, value, HOURS_A_DAY),
-            "week_change": value - _lagged(sensor, time, value, HOURS_A_WEEK),
-            "step": np.where(seen, value - value[previous], np.nan),
-            "flat_hours": np.where(seen, _flat_hours(sensor, time, value, instant), np.nan),
-            "gap_hours": np.where(seen, (time - time[previous]) / _HOUR, np.nan),
-        }
-    return np.column_stack([columns[name] for name in CONTEXT])
+def _days(clock: NDArray[np.int64], with_history: bool) -> NDArray[np.int32]:
+    if not with_history:
+        return np.full((DAYS_BACK, len(clock)), -1, dtype=np.int32)
+    return np.stack([_back(clock, day * HOURS_A_DAY * HOUR) for day in range(1, DAYS_BACK + 1)])
 
 
-def _previous(sensor: NDArray[np.int64], instant: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Row of the last reading of the same sensor at an earlier instant, -1 where there is none."""
-    before = np.searchsorted(instant, instant, side="left") - 1
-    same = (before >= 0) & (sensor[before] == sensor)
-    return np.where(same, before, -1)
-
-
-def _lagged(
-    sensor: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64], hours: int
-) -> NDArray[np.float64]:
-    """Latest value at least `hours` and less than an hour more before each reading; NaN where there is none."""
-    # One clock for all sensors. Long gaps are shortened: no lag sees the difference, and no sum can overflow.
-    gap = np.where(_differs(sensor), _FAR, np.minimum(np.diff(time, prepend=time[:1]), _FAR))
-    clock = np.cumsum(gap)
-    wanted = clock - hours * _HOUR
+def _back(clock: NDArray[np.int64], lag: int) -> NDArray[np.int32]:
+    """Return the latest row at least `lag` [µs] and less than an hour more before each; -1 where there is none."""
+    wanted = clock - lag
     found = np.searchsorted(clock, wanted, side="right") - 1
     near = (found >= 0) & (wanted - clock[found] < _TOLERANCE)
-    return np.where(near, value[found], np.nan)
+    return np.where(near, found, -1).astype(np.int32)
 
 
-def _flat_hours(
-    sensor: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64], instant: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _flat_hours(rows: Readings, time: NDArray[np.int64], instant: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Hours for which every instant up to this reading has had a reading of the same value."""
-    order = np.lexsort((instant, value, sensor))
+    sensor, value, number = rows.sensor.code, rows.value, np.arange(len(rows))
+    if instant.all():
+        hours: NDArray[np.float64] = (time - time[_latest(number, _differs(sensor, value))]) / HOUR
+        return hours
+    count = np.cumsum(instant)
+    order = np.lexsort((count, value, sensor))
     start = _differs(sensor[order], value[order])
-    start[1:] |= np.diff(instant[order]) > 1
-    first = order[np.maximum.accumulate(np.where(start, np.arange(len(order)), 0))]
+    start[1:] |= np.diff(count[order]) > 1
     hours = np.empty(len(order))
-    hours[order] = (time[order] - time[first]) / _HOUR
+    hours[order] = (time[order] - time[order[_latest(number, start)]]) / HOUR
     return hours

@@ -3,84 +3,146 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.features.profile import DEVIATIONS
-from smartgrid_pyfunc.features.readings import CONTEXT, ReadingContext
+from smartgrid_pyfunc.features.readings import HOUR, RECENT_HOURS, ReadingContext
+from smartgrid_pyfunc.models.isolation import EVIDENCE
 
 NO_VALUE = "no value"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_SUDDEN = 0.8  # of the distance from the usual value came with the last step
+_LONG_GAP = 3  # times the step before
+_WEAK = 3.0  # nats: evidence that one of twenty readings gives
+_TINY = 1e-12
 
 
-def explain(
-    context: ReadingContext,
-    flagged: NDArray[np.bool_],
-    surprise: NDArray[np.float64],
-    expected: NDArray[np.float64],
-    width: NDArray[np.float64],
-    timezone: str,
-) -> NDArray[np.object_]:
-    """Return a sentence for each flagged reading, from its most surprising deviation, and None for the others.
+@dataclass(frozen=True)
+class Found:
+    """What is known of m readings.
+
+    Attributes
+    ----------
+    flagged : ndarray of bool, shape (m,)
+    evidence : ndarray, shape (m, len(EVIDENCE))
+        -log tail probabilities.
+    expected, lower, upper, spread : ndarray, shape (m,)
+        Usual value, the ends of the usual range, and the usual spread [unit of the reading].
+    """
+
+    flagged: NDArray[np.bool_]
+    evidence: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One flagged reading: numbers in its unit, times in hours; `step` and `gap` are NaN without a reading before."""
+
+    value: float
+    unit: str
+    when: str
+    expected: float
+    lower: float
+    upper: float
+    spread: float
+    step: float
+    gap: float
+    flat: float
+
+
+def explain(context: ReadingContext, found: Found, timezone: str) -> NDArray[np.object_]:
+    """Return a sentence for each flagged reading, from its strongest evidence, and None for the others.
 
     Parameters
     ----------
     context : ReadingContext
         m readings.
-    flagged : ndarray of bool, shape (m,)
-    surprise : ndarray, shape (m, len(DEVIATIONS))
-        -log tail probabilities, NaN where unknown.
-    expected, width : ndarray, shape (m,)
-        Usual value and half of the usual range [unit of the reading].
+    found : Found
     timezone : str
         Zone of the local times named.
     """
-    reason = np.full(len(flagged), None, dtype=object)
-    rows = np.flatnonzero(flagged)
-    top = np.argmax(np.nan_to_num(surprise[rows], nan=-1.0), axis=1)
-    value, units = context.rows["value"].to_numpy(), context.rows["unit"].to_numpy()
-    clock = "" if timezone == "UTC" else " local time"
-    for row, j in zip(rows, top, strict=True):
-        measures = dict(zip(CONTEXT, context.context[row], strict=True))
-        hour = int(context.hour_of_week[row])
-        when = f"{_DAYS[hour // 24]} {hour % 24:02d}:00{clock}"
-        usual = (expected[row] - width[row], expected[row] + width[row])
-        reason[row] = _SENTENCES[DEVIATIONS[j]](value[row], units[row], measures, when, usual)
+    reason = np.full(len(context), None, dtype=object)
+    rows = np.flatnonzero(found.flagged)
+    if not len(rows):
+        return reason
+    top = found.evidence[rows].argmax(axis=1)
+    weak = found.evidence[rows].max(axis=1) < _WEAK
+    long = _after_a_long_gap(context, rows)
+    for reading, row, j, is_weak, is_long in zip(
+        _readings(context, found, rows, timezone), rows, top, weak, long, strict=True
+    ):
+        text = _SENTENCES[EVIDENCE[j]](reading)
+        text += "; strange together with the readings before" if is_weak else ""
+        reason[row] = text + (f"; first reading after {_duration(reading.gap)} without any" if is_long else "")
     return reason
+
+
+def _readings(context: ReadingContext, found: Found, rows: NDArray[np.int64], timezone: str) -> list[_Reading]:
+    clock = "" if timezone == "UTC" else " local time"
+    hours = context.hour_of_week[rows]
+    when = [f"{_DAYS[hour // 24]} {hour % 24:02d}:00{clock}" for hour in hours.tolist()]
+    known, before = context.end[rows] > context.first[rows], context.end[rows] - 1
+    value, time = context.rows.value, context.rows.time.astype(np.int64)
+    with np.errstate(over="ignore"):
+        step = np.where(known, value[rows] - value[before], np.nan)
+    gap = np.where(known, (time[rows] - time[before]) / HOUR, np.nan)
+    usual = (column[rows].tolist() for column in (found.expected, found.lower, found.upper, found.spread))
+    units = context.rows.unit.take(rows).values()
+    flat = context.flat_hours[rows].tolist()
+    columns = (value[rows].tolist(), units, when, *usual, step.tolist(), gap.tolist(), flat)
+    return [_Reading(*cells) for cells in zip(*columns, strict=True)]
+
+
+def _after_a_long_gap(context: ReadingContext, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    time, before = context.rows.time.astype(np.int64), context.end[rows] - 1
+    enough = before - context.first[rows] >= 1
+    last = np.where(enough, time[before] - time[np.maximum(before - 1, 0)], 1)
+    long: NDArray[np.bool_] = enough & (time[rows] - time[before] >= _LONG_GAP * np.maximum(last, 1))
+    return long
 
 
 def _with_unit(number: float, unit: str) -> str:
     return f"{number:.4g} {unit}".rstrip()
 
 
-def _value(value: float, unit: str, measures: dict[str, float], when: str, usual: tuple[float, float]) -> str:
-    half = max((usual[1] - usual[0]) / 2, 1e-12)
-    times = abs(value - (usual[0] + usual[1]) / 2) / half
-    text = f"{_with_unit(value, unit)}; usual for {when} is {usual[0]:.4g}…{usual[1]:.4g}"
-    return f"{text} (about {times:.2g} × the usual range)" if times > 1 else text
+def _range(r: _Reading) -> str:
+    return f"usual for {r.when} is {r.lower:.4g}…{r.upper:.4g}"
 
 
-def _changed(since: str, name: str) -> Callable[..., str]:
-    def sentence(value: float, unit: str, measures: dict[str, float], when: str, usual: tuple[float, float]) -> str:
-        change = measures[name]
-        direction = "higher" if change > 0 else "lower"
-        return f"{_with_unit(value, unit)}, {_with_unit(abs(change), unit)} {direction} than {since}"
-
-    return sentence
-
-
-def _jumped(value: float, unit: str, measures: dict[str, float], when: str, usual: tuple[float, float]) -> str:
-    step, hours = _with_unit(measures["step"], unit), _duration(measures["gap_hours"])
-    return f"jumped by {step} to {_with_unit(value, unit)} in {hours}"
+def _value(r: _Reading) -> str:
+    off = r.value - r.expected
+    # A return to the usual value is a step too, but not one away from it.
+    sudden = abs(r.step) >= _SUDDEN * abs(off) and r.step * off > 0
+    start = f"jumped by {_with_unit(r.step, r.unit)} in {_duration(r.gap)} to " if sudden else ""
+    times = abs(off) / max(r.spread, _TINY)
+    text = f"{start}{_with_unit(r.value, r.unit)}; {_range(r)}"
+    return f"{text} (about {times:.2g} × the spread)" if times > 1 else text
 
 
-def _flat(value: float, unit: str, measures: dict[str, float], when: str, usual: tuple[float, float]) -> str:
-    return f"unchanged at {_with_unit(value, unit)} for {_duration(measures['flat_hours'])}"
+def _ratio(r: _Reading) -> str:
+    text = f"{_with_unit(r.value, r.unit)}; {_range(r)}"
+    if r.expected * r.value < 0:
+        return f"{text} (the sign is turned)"
+    small, large = sorted((abs(r.value), abs(r.expected)))
+    if large < 1.5 * small or small < _TINY * large:
+        return text
+    share = f"{large / small:.2g}"
+    return f"{text} (about {share if abs(r.value) == large else '1/' + share} of {_with_unit(r.expected, r.unit)})"
 
 
-def _late(value: float, unit: str, measures: dict[str, float], when: str, usual: tuple[float, float]) -> str:
-    return f"first reading after {_duration(measures['gap_hours'])} without any"
+def _level(r: _Reading) -> str:
+    side = "above" if r.value >= r.expected else "below"
+    return f"{_with_unit(r.value, r.unit)}; for {RECENT_HOURS} h further {side} the usual than normal; {_range(r)}"
+
+
+def _flat(r: _Reading) -> str:
+    return f"unchanged at {_with_unit(r.value, r.unit)} for {_duration(r.flat)}"
 
 
 def _duration(hours: float) -> str:
@@ -89,13 +151,11 @@ def _duration(hours: float) -> str:
     return f"{hours * 60:.3g} min" if hours * 60 >= 1 else f"{hours * 3600:.3g} s"
 
 
-_SENTENCES: dict[str, Callable[..., str]] = {
+_SENTENCES: dict[str, Callable[[_Reading], str]] = {
     "value": _value,
-    "day_change": _changed("a day before", "day_change"),
-    "week_change": _changed("a week before", "week_change"),
-    "step": _jumped,
+    "ratio": _ratio,
+    "level": _level,
     "flat_hours": _flat,
-    "gap_hours": _late,
 }
 
 

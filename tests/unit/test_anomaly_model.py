@@ -16,8 +16,10 @@ from scipy import stats
 from sklearn.ensemble import IsolationForest
 
 from smartgrid_pyfunc.evaluation.detection import event_recall
-from smartgrid_pyfunc.models import anomaly_detection
+from smartgrid_pyfunc.features.readings import ReadingContext, parse_readings, read_context
+from smartgrid_pyfunc.models import calibration, isolation
 from smartgrid_pyfunc.models.anomaly_detection import ANSWER, AnomalyDetectionModel, feature_names
+from smartgrid_pyfunc.models.calibration import Calibration
 from smartgrid_pyfunc.schema import InputError
 from smartgrid_pyfunc.simulation import simulate
 from smartgrid_pyfunc.sources import load_readings
@@ -157,11 +159,9 @@ def test_expected_value_is_the_median_of_the_sensor_at_that_hour(model):
     same = same[
         (same["timestamp"].dt.day_of_year % 7 == moment.day_of_year % 7) & (same["timestamp"].dt.hour == moment.hour)
     ]
-    answer = model.predict(None, _with())
-    assert answer["expected_value"][0] == pytest.approx(same["value"].median())
-    assert answer["upper"][0] - answer["expected_value"][0] == pytest.approx(
-        answer["expected_value"][0] - answer["lower"][0]
-    )
+    answer = model.predict(None, _with()).iloc[0]
+    assert answer["expected_value"] == pytest.approx(same["value"].median())
+    assert answer["lower"] < answer["expected_value"] < answer["upper"]
 
 
 def test_a_reading_without_a_value_is_flagged_and_has_no_score(model):
@@ -185,29 +185,46 @@ def test_a_single_reading_is_judged_by_its_value(model):
 # --- Calibration ------------------------------------------------------------------------------------------------------
 
 
-def test_the_score_is_the_strongest_evidence_plus_the_forests_surprise(model, request_rows):
+def test_the_score_is_the_strongest_evidence_plus_the_forests_surprise_and_half_of_what_is_remembered(
+    model, request_rows
+):
     answer = model.predict(None, request_rows)
-    context = anomaly_detection.read_context(anomaly_detection.parse_readings(request_rows), model.params.timezone)
-    group, _ = model._profile.group_of(context.rows)
-    surprise = model._surprise(group, context)
-    forest = model._forest_score(model._features(group, context, surprise))
-    for row, position in enumerate(context.position):
-        if position < 0:
-            continue
-        rank = np.mean([*(model._ranks >= forest[position]), True])  # by hand: the share at least as strange
-        evidence = [model._ordinary[j] if np.isnan(s) else s for j, s in enumerate(surprise[position])]
-        for j in anomaly_detection._CHANGES:
-            evidence[j] = min(evidence[j], evidence[0])
-        assert answer["anomaly_score"].iloc[row] == pytest.approx(min(max(evidence), 1e4) - np.log(rank), rel=1e-9)
+    context, off, surprise = _judged(model, request_rows)
+    evidence = model._scorer.evidence(surprise)
+    ranks, forest = model._scorer._ranks, model._scorer.forest_score(model._scorer.features(context, off, evidence))
+    # By hand: the share of the forest's training scores that is at least as strange, the reading itself counted.
+    alone = [max(e) - np.log(np.mean([*(ranks >= f), True])) for e, f in zip(evidence, forest, strict=True)]
+    for row, i in enumerate(context.position):
+        if i >= 0:
+            before = alone[max(context.first[i], context.end[i] - 11) : context.end[i]]
+            last = [min(x, 40.0) for x in (*before, alone[i])]
+            memory = np.mean(last) if len(last) == 12 else model._scorer._usual
+            assert answer["anomaly_score"].iloc[row] == pytest.approx(alone[i] + memory / 2, abs=1e-5)
 
 
-def test_faults_in_the_calibration_window_do_not_raise_the_bar():
+def _judged(model: AnomalyDetectionModel, rows: Frame) -> tuple[ReadingContext, np.ndarray, np.ndarray]:
+    """Context, deviation of the value and surprise of each reading."""
+    context = read_context(parse_readings(rows), model.params.timezone)
+    what = model._profile.knowledge(context)
+    folded = model._profile.deviations(what, context).folded
+    return context, folded[:, 0], model._profile.tails.surprise(what.group, folded)
+
+
+def test_evidence_is_against_the_last_days_where_they_are_known_and_ordinary_where_nothing_is(model):
+    rows = np.array([[1.0, 2.0, 7.0, np.nan, 3.0, np.nan], [1.0, 2.0, np.nan, np.nan, np.nan, 4.0]])
+    ordinary = model._scorer._ordinary
+    expected = [[7.0, 2.0, 3.0, ordinary[3]], [1.0, 2.0, ordinary[2], 4.0]]
+    assert model._scorer.evidence(rows).tolist() == expected
+
+
+def test_faults_in_the_training_readings_do_not_raise_the_bar():
     rng = np.random.default_rng(0)
     normal = np.sort(rng.exponential(1.0, 5_000))
-    faulty = np.sort(np.concatenate([normal, rng.uniform(40, 400, 100)]))
-    assert len(anomaly_detection._without_outliers(normal)) == 5_000
-    assert len(anomaly_detection._without_outliers(faulty)) == 5_000
-    assert len(anomaly_detection._without_outliers(np.zeros(10))) == 10
+    faulty = np.sort(np.concatenate([normal, rng.uniform(60, 400, 100)]))
+    assert len(calibration._without_outliers(normal, 0.05)) == 5_000
+    assert len(calibration._without_outliers(faulty, 0.05)) == 5_000
+    assert len(calibration._without_outliers(faulty, 0.01)) == 5_100 - 51  # no more than the share asked for
+    assert len(calibration._without_outliers(np.zeros(10), 0.5)) == 10
 
 
 def test_forest_scores_are_those_of_scikit_learn(model, monkeypatch):
@@ -219,12 +236,11 @@ def test_forest_scores_are_those_of_scikit_learn(model, monkeypatch):
             fitted.append(self)
             return super().fit(X, y, sample_weight)
 
-    monkeypatch.setattr(anomaly_detection, "IsolationForest", Recording)
+    monkeypatch.setattr(isolation, "IsolationForest", Recording)
     own = AnomalyDetectionModel(n_estimators=30).fit(frame)
-    context = anomaly_detection.read_context(anomaly_detection.parse_readings(frame), "UTC")
-    group, _ = own._profile.group_of(context.rows)
-    features = own._features(group, context, own._surprise(group, context))
-    score = own._forest_score(features)
+    context, off, surprise = _judged(own, frame)
+    features = own._scorer.features(context, off, own._scorer.evidence(surprise))
+    score = own._scorer.forest_score(features)
     np.testing.assert_allclose(score, -fitted[-1].score_samples(features), rtol=1e-12)
     assert features.shape[1] == len(feature_names())
 
@@ -263,9 +279,8 @@ def test_a_reading_is_flagged_where_its_p_value_is_not_above_the_rate(rate, requ
 
 
 def test_p_values_by_hand_count_ties_and_the_reading_itself():
-    own = AnomalyDetectionModel()
-    own._calibration = {0: np.array([0.1, 0.2, 0.2, 0.4]), 7: np.array([0.3])}
-    p_value = own._p_value(np.array([0.05, 0.2, 0.3, 0.4, 0.9, 0.3]), np.array([0, 0, 0, 0, 0, 7]))
+    own = Calibration({0: np.array([0.1, 0.2, 0.2, 0.4]), 3: np.array([0.3])})
+    p_value = own.p_value(np.array([0.05, 0.2, 0.3, 0.4, 0.9, 0.3]), np.array([0, 0, 0, 0, 0, 3]))
     assert p_value.tolist() == [5 / 5, 4 / 5, 2 / 5, 2 / 5, 1 / 5, 2 / 2]
 
 
@@ -479,9 +494,11 @@ def test_parameters_are_told_and_the_rate_follows_the_contamination():
 def test_too_few_readings_are_refused():
     with pytest.raises(InputError, match="at least 200 readings"):
         AnomalyDetectionModel().fit(_normal(sensors=1).head(199))
-    # 300 readings leave 75 to calibrate on: the smallest p-value would be 1/76, above the rate.
-    with pytest.raises(InputError, match="needs 99 readings in the last quarter: found 75"):
-        AnomalyDetectionModel().fit(_normal(sensors=1).head(300))
+    # With 300 readings the smallest p-value would be 1/301, above the rate.
+    with pytest.raises(
+        InputError, match="needs at least 999 readings with a value: found 300; give more readings or a"
+    ):
+        AnomalyDetectionModel(false_alarm_rate=0.001).fit(_normal(sensors=1).head(300))
 
 
 def test_a_fresh_process_loads_the_model_and_answers_the_same(model, request_rows, tmp_path, repo: Path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import ExtraTreesRegressor, IsolationForest, RandomForestRegressor
 
 from smartgrid_pyfunc.forest import Forest, floor32
-from smartgrid_pyfunc.models.anomaly_detection import _paths
+from smartgrid_pyfunc.models.isolation import isolation_paths
 
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 BOUND = 2.0**-24  # relative error of a leaf value kept as float32
@@ -77,7 +77,7 @@ def test_floor32_keeps_every_comparison(threshold: float, feature: float) -> Non
 def test_isolation_scores_are_scikit_learns(missing: float, n: int) -> None:
     fitted = IsolationForest(n_estimators=50, random_state=5, max_samples=200).fit(drawn(1_000, missing))
     x = 2 * drawn(n, missing, seed=6)
-    forest, unit = _paths(fitted)
+    forest, unit = isolation_paths(fitted)
     # scikit-learn gives the opposite of the paper's score.
     assert np.abs(np.exp2(-forest.mean(x) / unit) + fitted.score_samples(x)).max() <= 1e-12
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smartgrid_pyfunc.features.readings import CONTEXT, ReadingContext, parse_readings, read_context
+from smartgrid_pyfunc.features.readings import ReadingContext, parse_readings, read_context, whole_sensors
 from smartgrid_pyfunc.schema import InputError
 
 
@@ -23,11 +23,23 @@ def _context(frame: pd.DataFrame, timezone: str = "UTC") -> ReadingContext:
     return read_context(parse_readings(frame), timezone)
 
 
+CONTEXT = ("day_change", "week_change", "step", "flat_hours", "gap_hours")
+
+
+def _table(context: ReadingContext) -> np.ndarray:
+    """What each distinct reading's history tells, by the columns of `CONTEXT`; NaN where nothing does."""
+    value = np.append(context.rows.value, np.nan)
+    hours = np.append(context.rows.time.astype("datetime64[us]").astype(np.int64) / 3.6e9, np.nan)
+    before = np.where(context.end > context.first, context.end - 1, -1)
+    n = len(context)
+    changes = [value[:n] - value[row] for row in (context.days[0], context.days[6], before)]
+    return np.column_stack([*changes, context.flat_hours, hours[:n] - hours[before]])
+
+
 def _by_row(frame: pd.DataFrame) -> np.ndarray:
     """Context of each row of the request, NaN where it has no value."""
     context = _context(frame)
-    table = np.vstack([context.context, np.full(len(CONTEXT), np.nan)])
-    return table[context.position]
+    return np.vstack([_table(context), np.full(len(CONTEXT), np.nan)])[context.position]
 
 
 def _column(frame: pd.DataFrame, name: str) -> list[float]:
@@ -84,7 +96,7 @@ def test_context_agrees_with_a_slow_reference(seed: int):
     frame = _irregular(seed)
     expected = _reference(frame)
     assert np.isfinite(expected).sum(axis=0).min() > 5  # every kind of context occurs
-    np.testing.assert_allclose(_by_row(frame), expected, rtol=1e-12)
+    np.testing.assert_allclose(_by_row(frame), expected, rtol=1e-12, atol=1e-9)
 
 
 def test_lags_take_the_latest_reading_up_to_an_hour_older_by_hand():
@@ -117,19 +129,22 @@ def test_row_order_does_not_matter_even_for_ties():
     frame = pd.concat([frame, frame.head(60).assign(latitude=1.0, unit="MW", sensor_type="energy")], ignore_index=True)
     order = np.random.default_rng(0).permutation(len(frame))
     first, shuffled = _context(frame), _context(frame.iloc[order])
-    pd.testing.assert_frame_equal(first.rows, shuffled.rows)
-    np.testing.assert_array_equal(first.context, shuffled.context)
-    np.testing.assert_array_equal(first.position[order], shuffled.position)
+    for one, other in ((first, first.position[order]), (shuffled, shuffled.position)):
+        known = other >= 0
+        told = pd.DataFrame(_table(one)[other[known]]).assign(unit=one.rows.unit.values()[other[known]])
+        if one is first:
+            expected = told
+    pd.testing.assert_frame_equal(told, expected)
 
 
 def test_rows_that_differ_in_place_or_type_only_are_kept_apart_but_do_not_conflict():
     rows = [("a", "2026-01-01T00:00:00Z", 1.0)] * 4
     frame = _frame(rows, latitude=[None, 5.0, None, 6.0], sensor_type=["power", "power", "power", "energy"])
     context = _context(frame)
-    assert len(context.rows) == 3
+    assert len(context) == 3
     assert context.position[0] == context.position[2]
     assert not context.conflicting.any()
-    assert list(context.rows["sensor_type"].iloc[context.position]) == ["power", "power", "power", "energy"]
+    assert list(context.rows.sensor_type.values()[context.position]) == ["power", "power", "power", "energy"]
 
 
 def test_conflicting_readings_are_both_kept_and_neither_is_history_of_the_other():
@@ -155,7 +170,7 @@ def test_exact_duplicates_are_one_reading():
     frame = _irregular(11)
     doubled = pd.concat([frame, frame], ignore_index=True)
     first, second = _context(frame), _context(doubled)
-    np.testing.assert_array_equal(first.context, second.context)
+    np.testing.assert_array_equal(_table(first), _table(second))
     np.testing.assert_array_equal(second.position, np.tile(first.position, 2))
     np.testing.assert_array_equal(first.conflicting, second.conflicting)
 
@@ -193,15 +208,15 @@ def test_daylight_saving_moves_the_hour_of_the_week():
 def test_integers_and_mixed_offsets_are_the_same_readings():
     texts = ["2026-01-01T00:00:00", "2026-01-01T02:00:00+01:00", "2025-12-31T21:00:00-05:00"]
     parsed = parse_readings(_frame([("7", t, i) for i, t in enumerate(texts)]))
-    assert parsed["timestamp"].tolist() == [pd.Timestamp(f"2026-01-01T0{h}:00") for h in (0, 1, 2)]
-    assert parsed["value"].tolist() == [0.0, 1.0, 2.0]
-    assert parse_readings(_frame([(7, texts[0], 0)]))["sensor_id"].tolist() == ["7"]
+    assert parsed.time.astype(str).tolist() == [f"2026-01-01T0{h}:00:00.000000" for h in (0, 1, 2)]
+    assert parsed.value.tolist() == [0.0, 1.0, 2.0]
+    assert parse_readings(_frame([(7, texts[0], 0)])).sensor.values().tolist() == ["7"]
 
 
 def test_units_are_those_given_else_those_of_the_type():
     rows = [("a", "2026-01-01", 1.0)] * 4
     frame = _frame(rows, unit=["MW", None, "", float("nan")], sensor_type=["power", "power", "voltage", "unheard"])
-    assert parse_readings(frame)["unit"].tolist() == ["MW", "kW", "V", ""]
+    assert parse_readings(frame).unit.values().tolist() == ["MW", "kW", "V", ""]
 
 
 @pytest.mark.parametrize(
@@ -233,3 +248,51 @@ def test_a_bad_cell_is_refused_with_its_column_and_row(column: str, value: objec
 def test_a_missing_column_is_named(column: str):
     with pytest.raises(InputError, match=f"column {column} is required"):
         parse_readings(_frame([("a", "2026-01-01", 1.0)]).drop(columns=column))
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-03-02T10:00:00Z", "2026-03-02T10:00:00+00:00", "2026-03-31T10:00:00Z", "2026-03-02 10:00:00"]
+)
+def test_a_single_time_is_read_as_among_others(text: str):
+    alone, among = (parse_readings(_frame([("a", text, 1.0)] * n)).time[0] for n in (1, 3))
+    assert alone == among == pd.Timestamp(text).tz_localize(None).to_datetime64()
+
+
+@pytest.mark.parametrize("text", ["2026-02-30T10:00:00Z", "2026-13-02T10:00:00Z", "2026-03-02T24:00:00Z", "٢٠٢٦-03-02"])
+def test_a_single_time_that_does_not_exist_is_refused(text: str):
+    with pytest.raises(InputError, match="timestamp must be ISO 8601"):
+        parse_readings(_frame([("a", text, 1.0)]))
+
+
+def test_many_rows_number_texts_as_few_do():
+    frame = pd.concat([_irregular(seed) for seed in range(3)], ignore_index=True)  # beyond what plain Python does
+    many, few = parse_readings(frame), parse_readings(frame.head(50))
+    for column, other in ((many.sensor, few.sensor), (many.sensor_type, few.sensor_type), (many.unit, few.unit)):
+        assert column.values()[:50].tolist() == other.values().tolist()
+    bad = frame.astype({"sensor_id": "str"})
+    bad.loc[1_200, "sensor_id"] = None
+    with pytest.raises(InputError, match="column sensor_id, row 1201"):
+        parse_readings(bad)
+
+
+def test_the_last_six_hours_start_where_they_should():
+    at = ["2026-03-02T03:59Z", "2026-03-02T04:00Z", "2026-03-02T09:00Z", "2026-03-02T10:00Z"]
+    context = _context(_frame([("a", t, 1.0) for t in at] + [("b", at[-1], 1.0)]))
+    assert context.recent.tolist() == [0, 0, 0, 1, 4]
+
+
+def test_whole_sensors_keep_their_history():
+    whole = _context(_irregular(3, sensors=4))
+    names = whole.rows.sensor.values()
+    chosen = np.flatnonzero((names == "s1") | (names == "s3"))
+    part = whole_sensors(whole, chosen)
+    np.testing.assert_array_equal(_table(part), _table(whole)[chosen])
+    np.testing.assert_array_equal(part.recent - part.first, (whole.recent - whole.first)[chosen])
+
+
+def test_sensors_by_name_do_not_depend_on_the_order_of_rows():
+    frame = _irregular(4, sensors=5)
+    for rows in (frame, frame.iloc[::-1]):
+        named = parse_readings(rows).by_name()
+        assert named.sensor.names.tolist() == sorted(named.sensor.names)
+        assert named.sensor.values().tolist() == rows["sensor_id"].tolist()

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smartgrid_pyfunc.features.profile import DEVIATIONS
 from smartgrid_pyfunc.features.readings import ReadingContext, parse_readings, read_context
-from smartgrid_pyfunc.models.reasons import explain, say_conflicts
+from smartgrid_pyfunc.models.isolation import EVIDENCE
+from smartgrid_pyfunc.models.reasons import Found, explain, say_conflicts
 
 
 def _context(values: list[float], timezone: str = "UTC", step: str = "1h", **columns: object) -> ReadingContext:
@@ -18,14 +18,20 @@ def _context(values: list[float], timezone: str = "UTC", step: str = "1h", **col
 
 
 def _last_reason(
-    context: ReadingContext, kind: str, expected: float = 10.0, width: float = 2.0, zone: str = "UTC"
+    context: ReadingContext,
+    kind: str,
+    expected: float = 10.0,
+    width: float = 2.0,
+    zone: str = "UTC",
+    nats: float = 9.0,
 ) -> str:
-    """The reason of the last reading, flagged for the deviation `kind`."""
-    n = len(context.rows)
-    flagged, surprise = np.arange(n) == n - 1, np.full((n, len(DEVIATIONS)), np.nan)
-    surprise[:, 0] = 1.0
-    surprise[-1, DEVIATIONS.index(kind)] = 9.0
-    reason = explain(context, flagged, surprise, np.full(n, expected), np.full(n, width), zone)
+    """The reason of the last reading, flagged for the evidence `kind`."""
+    n = len(context)
+    flagged, evidence = np.arange(n) == n - 1, np.full((n, len(EVIDENCE)), 0.5)
+    evidence[-1, EVIDENCE.index(kind)] = nats
+    usual = np.full(n, expected)
+    found = Found(flagged, evidence, usual, usual - width, usual + width, np.full(n, width / 2))
+    reason = explain(context, found, zone)
     assert list(reason[:-1]) == [None] * (n - 1)
     return str(reason[-1])
 
@@ -33,18 +39,45 @@ def _last_reason(
 @pytest.mark.parametrize(
     ("kind", "values", "says"),
     [
-        ("value", [1.0, 18.0], "18 kW; usual for Monday 01:00 is 8…12 (about 4 × the usual range)"),
-        ("value", [1.0, 11.0], "11 kW; usual for Monday 01:00 is 8…12"),
-        ("step", [1.0, 18.0], "jumped by 17 kW to 18 kW in 1 h"),
-        ("step", [18.0, 1.0], "jumped by -17 kW to 1 kW in 1 h"),
+        ("value", [14.0, 18.0], "18 kW; usual for Monday 01:00 is 8…12 (about 8 × the spread)"),
+        ("value", [10.4, 10.5], "10.5 kW; usual for Monday 01:00 is 8…12"),
+        (
+            "value",
+            [9.0, 18.0],
+            "jumped by 9 kW in 1 h to 18 kW; usual for Monday 01:00 is 8…12 (about 8 × the spread)",
+        ),
+        (
+            "value",
+            [10.0, 1.0],
+            "jumped by -9 kW in 1 h to 1 kW; usual for Monday 01:00 is 8…12 (about 9 × the spread)",
+        ),
+        # A step back towards the usual value is no jump.
+        ("value", [90.0, 18.0], "18 kW; usual for Monday 01:00 is 8…12 (about 8 × the spread)"),
+        ("ratio", [9.0, 1.0], "1 kW; usual for Monday 01:00 is 8…12 (about 1/10 of 10 kW)"),
+        ("ratio", [9.0, 40.0], "40 kW; usual for Monday 01:00 is 8…12 (about 4 of 10 kW)"),
+        ("ratio", [9.0, 11.0], "11 kW; usual for Monday 01:00 is 8…12"),
+        ("ratio", [9.0, -9.0], "-9 kW; usual for Monday 01:00 is 8…12 (the sign is turned)"),
+        (
+            "level",
+            [9.0, 11.0],
+            "11 kW; for 6 h further above the usual than normal; usual for Monday 01:00 is 8…12",
+        ),
         ("flat_hours", [5.0] * 7, "unchanged at 5 kW for 6 h"),
-        ("gap_hours", [5.0, np.nan, np.nan, 6.0], "first reading after 3 h without any"),
-        ("day_change", [4.0] * 24 + [9.0], "9 kW, 5 kW higher than a day before"),
-        ("week_change", [4.0] * 168 + [1.0], "1 kW, 3 kW lower than a week before"),
+        (
+            "flat_hours",
+            [5.0, 5.0, np.nan, np.nan, 5.0],
+            "unchanged at 5 kW for 4 h; first reading after 3 h without any",
+        ),
     ],
 )
-def test_the_most_surprising_deviation_is_told(kind: str, values: list[float], says: str):
+def test_the_strongest_evidence_is_told(kind: str, values: list[float], says: str):
     assert _last_reason(_context(values), kind) == says
+
+
+def test_weak_evidence_is_said_to_be_strange_with_what_went_before():
+    context = _context([1.0, 18.0])
+    assert _last_reason(context, "value", nats=2.9).endswith("; strange together with the readings before")
+    assert "together" not in _last_reason(context, "value", nats=3.1)
 
 
 def test_weekday_and_hour_are_local_and_said_to_be():
@@ -53,14 +86,14 @@ def test_weekday_and_hour_are_local_and_said_to_be():
 
 
 def test_the_unit_is_the_one_given_else_that_of_the_type_else_none():
-    assert _last_reason(_context([1.0, 18.0], unit="MW"), "value").startswith("18 MW;")
-    assert _last_reason(_context([1.0, 18.0], sensor_type="voltage"), "value").startswith("18 V;")
-    assert _last_reason(_context([1.0, 18.0], sensor_type="unheard"), "value").startswith("18;")
+    assert "to 18 MW;" in _last_reason(_context([8.0, 18.0], unit="MW"), "value")
+    assert "to 18 V;" in _last_reason(_context([8.0, 18.0], sensor_type="voltage"), "value")
+    assert "to 18;" in _last_reason(_context([8.0, 18.0], sensor_type="unheard"), "value")
 
 
 @pytest.mark.parametrize(("step", "says"), [("10min", "in 10 min"), ("5s", "in 5 s"), ("36h", "in 36 h")])
 def test_durations_take_a_unit_that_reads_well(step: str, says: str):
-    assert _last_reason(_context([1.0, 18.0], step=step), "step").endswith(says)
+    assert f"jumped by 10 kW {says} to" in _last_reason(_context([8.0, 18.0], step=step), "value")
 
 
 def test_a_usual_range_without_width_still_gives_a_sentence():
