@@ -139,10 +139,10 @@ def lay_out(name: str, data: Path, folder: Path, first_half: bool, quick: bool) 
 
 
 def fingerprint(path: Path) -> str:
-    """Return what stands for a laid-out set's content: results are kept as long as it is the same."""
-    kept = path.with_suffix(".txt")
+    """Return what stands for the readings of a laid-out set: scores are kept as long as these are the same."""
+    kept = path.with_suffix(".readings")
     if not kept.is_file():
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(path, columns=[*READINGS, "part", "run"])
         digest = hashlib.sha256(pd.util.hash_pandas_object(frame.astype({"timestamp": str})).to_numpy().tobytes())
         kept.write_text(digest.hexdigest()[:12], encoding="utf-8")
     return kept.read_text(encoding="utf-8")

@@ -17,6 +17,8 @@ from smartgrid_pyfunc.schema import InputError, require_columns
 from smartgrid_pyfunc.simulation import fault_kinds, inject
 
 _REQUIRED = ("sensor_id", "sensor_type", "timestamp", "value")
+#: The kind of the first reading after an outage that kept readings from being delivered.
+GAP = "gap"
 _WIRED = {"power", "energy", "voltage", "current"}
 _MARGIN = 2  # untouched readings between two faults, at least
 _ATTEMPTS = 50  # places tried for one fault before it is given up
@@ -52,8 +54,9 @@ def inject_faults(
     -------
     pandas.DataFrame
         Sorted by sensor and time, with `is_anomaly` (bool), `fault` (the kind, empty where there is none) and `event`
-        (int, -1 where there is none). Exactly the readings that differ are labelled. Readings that an outage kept
-        from being delivered are absent; the first one after it is labelled, for that is when the outage can be told.
+        (int, -1 where there is none). Exactly the readings that differ are labelled. Readings that a dropout kept
+        from being delivered are absent; the first one after it is labelled, for that is when it can be told, and of
+        the kind `GAP`, for its value is right.
 
     Raises
     ------
@@ -130,6 +133,6 @@ def _with_faults(sensor: pd.DataFrame, faults: list[_Fault], first_event: int) -
         delivered[fault.rows[missing]] = False
         # The margin leaves a reading after the last one that is missing.
         labelled = np.append(fault.rows[~missing], fault.rows[missing][-1:] + 1)
-        kind[labelled], event[labelled] = fault.kind, number
+        kind[labelled], event[labelled] = GAP if missing.all() else fault.kind, number
     result = sensor.assign(value=value, is_anomaly=event >= 0, fault=kind, event=event)
     return result[delivered]

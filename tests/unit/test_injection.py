@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smartgrid_pyfunc.evaluation.injection import inject_faults
+from smartgrid_pyfunc.evaluation.injection import GAP, inject_faults
 from smartgrid_pyfunc.schema import InputError
 from smartgrid_pyfunc.simulation import FAULT_KINDS, fault_kinds
 
@@ -45,20 +45,20 @@ def test_what_is_labelled_differs_or_ends_an_outage():
     assert (both["value"] != both["value_clean"])[labelled & ~after_gap].all()
     ends = both[after_gap & (both["_merge"] == "both")]
     assert len(ends)
-    assert set(ends["fault"]) == {"dropout"}
+    assert set(ends["fault"]) == {GAP}
     assert ends["is_anomaly"].all()
 
 
 def test_every_kind_that_a_type_can_have_occurs_and_no_other():
-    faulty = inject_faults(_readings(days=400), rate=0.1, seed=1)
+    faulty = inject_faults(_readings(days=900), rate=0.1, seed=1)
     for sensor_type, rows in faulty[faulty["is_anomaly"]].groupby("sensor_type"):
-        assert set(rows["fault"]) == set(fault_kinds(str(sensor_type)))
-    assert set(faulty["fault"]) == {"", *FAULT_KINDS}
+        assert set(rows["fault"]) == {*fault_kinds(str(sensor_type)), GAP}
+    assert set(faulty["fault"]) == {"", GAP, *FAULT_KINDS}
 
 
 def test_unknown_types_have_no_phases():
     faulty = inject_faults(_readings(days=300, h="humidity"), rate=0.1)
-    assert set(faulty["fault"]) - {""} == set(fault_kinds("temperature"))
+    assert set(faulty["fault"]) - {"", GAP} == set(fault_kinds("temperature"))
 
 
 def test_events_are_apart_and_of_one_kind_and_sensor():
