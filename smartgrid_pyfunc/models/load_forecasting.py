@@ -281,7 +281,7 @@ class LoadForecastingModel(StoredModel):
             elif n < _LEAST_KNOWN * HOURS_A_WEEK:
                 reasons[i] = f"the last {HOURS_A_WEEK} hours have {HOURS_A_WEEK - n} gaps"
             elif panel.sensor_ids[number[i]] in self._fallback:
-                reasons[i] = "validation found the model no better than the seasonal naive for this sensor"
+                reasons[i] = "validation found the seasonal naive better for this sensor"
         return reasons[back]
 
     def _complete_reasons(

@@ -262,7 +262,7 @@ def test_where_validation_prefers_the_naive_it_answers_saying_so(model: LoadFore
     assert not model.fallback_sensors & set(LIVE)
     answer = ask(model, ["clockwork", "feeder"])
     said = answer.groupby("sensor_id")["reason"].first()
-    assert "no better than the seasonal naive" in said["clockwork"]
+    assert "found the seasonal naive better" in said["clockwork"]
     assert set(answer.loc[answer["sensor_id"] == "clockwork", "model"]) == {NAIVE}
     # What repeats exactly is forecast exactly.
     expected = own("clockwork", frame=WHOLE, last=24)["avg_value"].tolist()
