@@ -28,6 +28,8 @@ _FEWEST_A_LEVEL = 48  # readings before a sensor is known by itself
 _FEWEST_TO_SCALE = 24  # earlier readings before an unknown sensor is compared with the scaled shape of its type
 _FEWEST_DAYS = 3  # of the last seven, before a new level is believed
 _FEWEST_RECENT = 3
+# How much time must tell a tail before it is known, in stretches of six hours: neighbours in time deviate alike.
+_FEWEST_STRETCHES = np.array([{"level": 12, "day_value": 4, "day_ratio": 4}.get(name, 0) for name in DEVIATIONS])
 _SPREAD_FLOOR = 0.3  # of the spread over all hours
 _RELATIVE_FLOOR = 1e-3  # of the median value: constant sensors must not explode
 _RATIO_UNIT = 0.1  # of the median magnitude, below which values are compared by difference rather than by ratio
@@ -271,8 +273,17 @@ def _cross_fitted(
     found[~known] = np.nan
     members = _members(sensor, n)
     others = [rows[block[rows] != b] for b in range(BLOCKS) for rows in members]
-    surprise = Tails.fit(found, others, ONE_SIDED).surprise(group, found)
-    return found, surprise, Tails.fit(found, members, ONE_SIDED)
+    fewest = _fewest(context, members)
+    surprise = Tails.fit(found, others, ONE_SIDED, np.tile(fewest, (BLOCKS, 1))).surprise(group, found)
+    return found, surprise, Tails.fit(found, members, ONE_SIDED, fewest)
+
+
+def _fewest(context: ReadingContext, members: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return how many readings of each group must tell a tail, shape (G, len(DEVIATIONS))."""
+    recent = context.end - context.recent + 1
+    usual = np.array([np.median(recent[rows]) if len(rows) else 0 for rows in members])
+    fewest: NDArray[np.int64] = (usual[:, None] * _FEWEST_STRETCHES).astype(np.int64)
+    return fewest
 
 
 def _members(group: NDArray[np.int64], n: int) -> list[NDArray[np.int64]]:
@@ -314,7 +325,8 @@ def _level_tails(
         what = Knowledge(number, number, own.location[sensor], own.amplitude[sensor])
     ratio_centre = np.arcsinh(tables.centre / tables.unit[:, None])
     folded = _deviations(tables, ratio_centre, what, context, number).folded
-    return Tails.fit(folded, _members(level.member, level.n), ONE_SIDED)
+    members = _members(level.member, level.n)
+    return Tails.fit(folded, members, ONE_SIDED, _fewest(context, members))
 
 
 def _some_sensors(context: ReadingContext, kind: NDArray[np.int64]) -> NDArray[np.int64]:

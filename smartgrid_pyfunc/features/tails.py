@@ -46,7 +46,11 @@ class Tails:
 
     @classmethod
     def fit(
-        cls, deviations: NDArray[np.float64], members: list[NDArray[np.int64]], one_sided: NDArray[np.bool_]
+        cls,
+        deviations: NDArray[np.float64],
+        members: list[NDArray[np.int64]],
+        one_sided: NDArray[np.bool_],
+        fewest: Any = _FEWEST,
     ) -> Tails:
         """Learn the tails of groups.
 
@@ -58,13 +62,17 @@ class Tails:
             Rows of each group.
         one_sided : ndarray of bool, shape (E,)
             Deviations that are strange only where they are large, such as durations.
+        fewest : array_like of int, broadcast to shape (G, E)
+            Readings before a tail is known.
         """
         width = deviations.shape[1]
         median, nodes = np.full((len(members), width), np.nan), np.full((len(TAIL), len(members), width, 2), np.nan)
+        least = np.broadcast_to(np.maximum(fewest, _FEWEST), median.shape)
         for group, rows in enumerate(members):
-            ordered = np.sort(deviations[rows[:: max(1, len(rows) // _ENOUGH)]], axis=0)
+            step = max(1, len(rows) // _ENOUGH)
+            ordered = np.sort(deviations[rows[::step]], axis=0)
             for j, count in enumerate((~np.isnan(ordered)).sum(axis=0)):
-                if count >= _FEWEST:
+                if count * step >= least[group, j] and count >= _FEWEST:
                     tail = _one_tail if one_sided[j] else _two_tails
                     median[group, j], nodes[:, group, j] = tail(ordered[:count, j])
         return cls(median, nodes)

@@ -238,3 +238,13 @@ def test_arrays_hold_the_whole_profile(grid: pd.DataFrame):
     for asked in (grid, grid.assign(sensor_id="new-" + grid["sensor_id"])):
         pd.testing.assert_frame_equal(_surprise(again, asked), _surprise(profile, asked))
     assert again.sensors.tolist() == profile.sensors.tolist() == ["a", "b", "v"]
+
+
+def test_six_hours_that_go_on_alike_need_days_to_tell_a_tail():
+    def knows_level(days: int) -> bool:
+        n = days * 288
+        frame = _series("a", _noise(n), n, step="5min")
+        return bool(_surprise(_fit(frame), frame)["level"].notna().any())
+
+    # The first three days have no level, and twelve stretches of six hours are three more.
+    assert [knows_level(days) for days in (5, 7)] == [False, True]

@@ -112,3 +112,10 @@ def test_joined_tails_are_their_parts():
         found = joined.surprise(np.array([g]), np.array([[1.5]]))
         assert found[0, 0] == _surprise(part, [1.5])[0]
     assert len(SURPRISE) == len(TAIL)
+
+
+def test_a_group_needs_the_number_of_readings_asked_for():
+    values = np.random.default_rng(9).normal(size=(300, 2))
+    members = [np.arange(100), np.arange(300)]
+    tails = Tails.fit(values, members, np.array([False, False]), np.array([[0, 200], [0, 200]]))
+    assert np.isnan(tails.median).tolist() == [[False, True], [False, False]]
