@@ -19,8 +19,17 @@ import click
 @cli.timezone
 @cli.country
 @cli.option("--covariates", default="auto", help="auto (those present), none, or names: temperature,is_holiday.")
+@cli.option("--clean-with", default=None, help="URI of an anomaly model: readings that it flags are left out.")
 @cli.register
-def main(data: str, sensor_type: str, hours_ahead: int, test_days: int, register: bool, **params: object) -> None:
+def main(
+    data: str,
+    sensor_type: str,
+    hours_ahead: int,
+    test_days: int,
+    clean_with: str | None,
+    register: bool,
+    **params: object,
+) -> None:
     """Train LoadForecastingModel: the load of every sensor for the next 1…168 hours, with intervals.
 
     The last days of the data are the test; then the model is refitted on all data, logged and registered.
@@ -29,7 +38,13 @@ def main(data: str, sensor_type: str, hours_ahead: int, test_days: int, register
     from smartgrid_pyfunc.training.summary import next_steps, results
 
     outcome = train_load_model(
-        data, sensor_type=sensor_type, hours_ahead=hours_ahead, test_days=test_days, register=register, **params
+        data,
+        sensor_type=sensor_type,
+        hours_ahead=hours_ahead,
+        test_days=test_days,
+        clean_with=clean_with,
+        register=register,
+        **params,
     )
     click.echo(results([outcome]))
     click.echo(next_steps([outcome]))

@@ -20,6 +20,7 @@ from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.models.load_validation import NAIVE
 from smartgrid_pyfunc.schema import HOURS_A_DAY, LOAD_EXPERIMENT, LOAD_MODEL, InputError, format_timestamps
 from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
+from smartgrid_pyfunc.training.cleaning import cleaned
 from smartgrid_pyfunc.training.figures import log_error_figures, log_error_tables
 from smartgrid_pyfunc.training.outcome import Outcome, log_report
 
@@ -47,6 +48,7 @@ def train_load_model(
     sensor_type: str = "power,energy",
     hours_ahead: int = 24,
     test_days: int = 28,
+    clean_with: str | None = None,
     register: bool = True,
     nested: bool = False,
     **params: Any,
@@ -63,6 +65,8 @@ def train_load_model(
         Horizon of the evaluation [h]; the model always answers 1…168.
     test_days : int
         Length of the evaluation at the end of each sensor's data [days].
+    clean_with : str, optional
+        URI of an anomaly model; readings that it flags are left out, see `training.cleaning`.
     register : bool
         Make the logged model a new version of `LoadForecastingModel`.
     nested : bool
@@ -72,15 +76,17 @@ def train_load_model(
     """
     model = LoadForecastingModel(**params)
     with runs.tracked_run(LOAD_EXPERIMENT, run_name=f"load forecast, {hours_ahead} h ahead", nested=nested) as run:
-        source = load_hourly(data, sensor_type=sensor_type, on_progress=_log.info)
+        with cleaned(data, clean_with, sensor_type, _log.info) as (kept, cleaning):
+            source = load_hourly(kept, sensor_type=sensor_type, on_progress=_log.info)
         log_report(source.report, source.frame, data)
         evaluation = _evaluate(model, source.frame, hours_ahead, test_days)
-        metrics = _metrics(evaluation, model)
+        metrics = _metrics(evaluation, model) | cleaning
         settings = {
             "hours_ahead": hours_ahead,
             "test_days": test_days,
             "sensor_type": sensor_type,
             "data": mask_secrets(data),
+            "clean_with": clean_with or "",
         }
         runs.log_results(model.get_params() | settings, metrics)
         _log.info("refitting on all hours")

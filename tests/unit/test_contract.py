@@ -217,6 +217,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
         "max_depth": "5",
         "min_samples_split": "4",
         "covariates": "none",
+        "clean_with": "models:/AnomalyDetectionModel/Production",
         "register": "false",
     },
     "backtest": {
