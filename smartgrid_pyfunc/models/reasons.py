@@ -17,6 +17,7 @@ _SUDDEN = 0.8  # of the distance from the usual value came with the last step
 _LONG_GAP = 3  # times the step before
 _WEAK = 3.0  # nats: evidence that one of twenty readings gives
 _TINY = 1e-12
+_BEFORE = "; strange together with the readings before"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def explain(context: ReadingContext, found: Found, timezone: str) -> NDArray[np.
         _readings(context, found, rows, timezone), rows, top, weak, long, strict=True
     ):
         text = _SENTENCES[EVIDENCE[j]](reading)
-        text += "; strange together with the readings before" if is_weak else ""
+        text += _BEFORE if is_weak else ""
         reason[row] = text + (f"; first reading after {_duration(reading.gap)} without any" if is_long else "")
     return reason
 
@@ -157,6 +158,23 @@ _SENTENCES: dict[str, Callable[[_Reading], str]] = {
     "level": _level,
     "flat_hours": _flat,
 }
+
+
+#: How a sentence of each kind of anomaly is told from others, the first that fits counting.
+_SIGNS = (
+    ("no value", NO_VALUE),
+    ("stuck", "unchanged at "),
+    ("jump", "jumped by "),
+    ("turned", "(the sign is turned)"),
+    ("level", " the usual than normal"),
+    ("scale", " of "),
+    ("value", "usual for "),
+)
+
+
+def kind_of(reason: str | None) -> str:
+    """Return the kind of anomaly that a reason tells, in a word; an empty text without a reason."""
+    return next((kind for kind, sign in _SIGNS if sign in (reason or "").replace(_BEFORE, "")), "")
 
 
 def say_conflicts(reason: NDArray[np.object_], context: ReadingContext) -> None:

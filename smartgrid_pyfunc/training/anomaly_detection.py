@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.evaluation import detection
+from smartgrid_pyfunc.evaluation.events import group_events
+from smartgrid_pyfunc.features.neighbours import compare_with_neighbours, standardised
 from smartgrid_pyfunc.lifecycle import packaging, registry, runs
 from smartgrid_pyfunc.lifecycle.errors import mask_secrets
 from smartgrid_pyfunc.models.anomaly_detection import AnomalyDetectionModel
+from smartgrid_pyfunc.models.reasons import kind_of
 from smartgrid_pyfunc.schema import ANOMALY_EXPERIMENT, ANOMALY_MODEL, LABEL, format_timestamps
 from smartgrid_pyfunc.sources import Readings, load_readings
 from smartgrid_pyfunc.training.outcome import Outcome, log_report
@@ -119,14 +122,18 @@ def _log_artifacts(evaluation: _Evaluation, model: AnomalyDetectionModel) -> Non
     runs.log_figure("plots/score_histogram.png", plots.score_histogram(scores, threshold, evaluation.labels))
     runs.log_bytes("scaler.pkl", pickle.dumps(model.scaler))
     runs.log_table("tables/flagged_readings.csv", _flagged_table(readings, answer))
+    kinds = [kind_of(reason) for reason in answer["reason"]]
+    runs.log_table("tables/flagged_events.csv", group_events(readings, flagged, scores=scores, kinds=kinds))
 
 
 def _flagged_table(readings: pd.DataFrame, answer: pd.DataFrame) -> pd.DataFrame:
-    """Return the flagged readings, strangest first, with the truth and the fault's name where the data have them."""
-    extra = [name for name in ("value", LABEL, "fault") if name in readings]
-    table = answer.assign(**{name: readings[name].to_numpy() for name in extra})
-    flagged = table[table["is_anomaly"].to_numpy(dtype=bool)].drop(columns="is_anomaly")
-    return flagged.rename(columns={LABEL: "labelled"}).sort_values("p_value", kind="stable", na_position="first")
+    """Return the flagged readings, strangest first, beside their neighbours and the truth where the data have it."""
+    extra = {"value": "value", "labelled": LABEL, "fault": "fault"}
+    table = answer.assign(**{name: readings[of].to_numpy() for name, of in extra.items() if of in readings})
+    off = standardised(readings["value"], *(pd.to_numeric(answer[n]) for n in ("expected_value", "lower", "upper")))
+    table = table.join(compare_with_neighbours(readings, off)[["neighbour_deviation", "scope"]])
+    flagged = table[answer["is_anomaly"].to_numpy(dtype=bool)].drop(columns="is_anomaly")
+    return flagged.sort_values("p_value", kind="stable", na_position="first")
 
 
 def _example(readings: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pytest
 
 from smartgrid_pyfunc.features.readings import ReadingContext, parse_readings, read_context
 from smartgrid_pyfunc.models.isolation import EVIDENCE
-from smartgrid_pyfunc.models.reasons import Found, explain, say_conflicts
+from smartgrid_pyfunc.models.reasons import NO_VALUE, Found, explain, kind_of, say_conflicts
 
 
 def _context(values: list[float], timezone: str = "UTC", step: str = "1h", **columns: object) -> ReadingContext:
@@ -107,3 +107,17 @@ def test_conflicts_are_said_beside_the_reason_and_alone():
     say_conflicts(reason, context)
     said = "another value was sent for the same time"
     assert reason.tolist() == [said, f"strange; {said}", None]
+
+
+def test_the_kind_of_an_anomaly_follows_from_its_reason():
+    told = {
+        "stuck": _last_reason(_context([5.0] * 7), "flat_hours"),
+        "jump": _last_reason(_context([9.0, 18.0]), "value"),
+        "value": _last_reason(_context([90.0, 18.0]), "value", nats=1.0),
+        "scale": _last_reason(_context([9.0, 1.0]), "ratio"),
+        "turned": _last_reason(_context([9.0, -9.0]), "ratio"),
+        "level": _last_reason(_context([9.0, 11.0]), "level"),
+        "no value": NO_VALUE,
+    }
+    assert {kind: kind_of(reason) for kind, reason in told.items()} == {kind: kind for kind in told}
+    assert kind_of(None) == kind_of("another value was sent for the same time") == ""
