@@ -12,6 +12,11 @@ from typing import Any
 import hypothesis
 import pytest
 
+# Before numpy is imported, here and in what tests start: threads that wait for each other cost more than they bring
+# to matrices of this size, above all where several workers share the cores.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 REPO = Path(__file__).resolve().parents[1]
 
 # The first example may pay for imports and caches, so time says nothing; in CI the same examples every time.
@@ -21,6 +26,18 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 #: Settings of MLflow that a test inherits; all others would point tests at somebody's server or run.
 _INHERITED = {"MLFLOW_ENV_ROOT", "MLFLOW_DISABLE_TELEMETRY"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers (``-n``, ``--dist loadgroup``) share no fixtures: a file goes to one of them, the journeys all to one.
+
+    The journeys come first, since they take longest.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+    for item in items:
+        group = "e2e" if item.get_closest_marker("e2e") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
