@@ -110,15 +110,28 @@ def _instant(text: str | None, name: str, place: str) -> str | None:
 
 
 @contextmanager
-def _connected(address: Address) -> Iterator[psycopg.Connection[Any]]:
-    """Open a read-only snapshot in UTC; what the server refuses becomes one sentence."""
+def connect(address: Address) -> Iterator[psycopg.Connection[Any]]:
+    """Open a connection whose transaction is committed when the block ends well.
+
+    Raises
+    ------
+    InputError
+        In place of what psycopg raises: one sentence, without the password.
+    """
     try:
         with psycopg.connect(address.conninfo, connect_timeout=_PATIENCE, application_name="smartgrid") as con:
-            con.isolation_level, con.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
-            con.execute("SET LOCAL TimeZone = 'UTC'")
             yield con
     except psycopg.Error as error:
         raise _unanswered(address, error) from None
+
+
+@contextmanager
+def _snapshot(address: Address) -> Iterator[psycopg.Connection[Any]]:
+    """Open a connection that can only read, sees one state of the database and speaks UTC."""
+    with connect(address) as con:
+        con.isolation_level, con.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+        con.execute("SET LOCAL TimeZone = 'UTC'")
+        yield con
 
 
 def _unanswered(address: Address, error: psycopg.Error) -> InputError:
@@ -359,7 +372,7 @@ def open_table(data: str, result: str, say: Callable[[str], None]) -> Iterator[T
         If the database does not answer, as the gate does, and for hourly load where readings are needed.
     """
     address = parse_address(data)
-    with _connected(address) as con:
+    with _snapshot(address) as con:
         table = _describe(con, address)
         kind = gate.kind_by_columns(tuple(table.types), place=address.place)
         if address.sensor_types and kind == "hourly":
@@ -374,7 +387,7 @@ def open_table(data: str, result: str, say: Callable[[str], None]) -> Iterator[T
 def kind_of_table(data: str) -> str:
     """Return what the table at `data` holds, by its columns: ``readings`` or ``hourly``."""
     address = parse_address(data)
-    with _connected(address) as con:
+    with _snapshot(address) as con:
         return gate.kind_by_columns(tuple(_describe(con, address).types), place=address.place)
 
 

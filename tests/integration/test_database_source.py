@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,6 +176,23 @@ def test_a_wrong_password_and_a_silent_server_are_told_without_the_password(url)
     for error in (wrong, silent):
         assert "the database must answer" in str(error) and "PGPASSWORD" in str(error)
         assert "guessed" not in str(error)
+
+
+def test_a_simulated_grid_goes_into_the_table_whole_or_not_at_all(repo, url, tmp_path):
+    command = [sys.executable, str(repo / "entrypoints" / "simulate.py"), "--sensors", "6", "--days", "3", "--to"]
+    database = psycopg.connect(url, autocommit=True)
+    database.execute("CREATE DATABASE demo")
+    database.close()
+    to = url.removesuffix("smartgrid") + "demo"
+    done = subprocess.run([*command, to], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
+    assert subprocess.run([*command, str(tmp_path / "grid")], check=False).returncode == 0
+    of_files, of_table = load_readings(str(tmp_path / "grid" / "readings")), load_readings(to)
+    pd.testing.assert_frame_equal(of_table.frame, of_files.frame, check_exact=True)
+    again = subprocess.run([*command, to], capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and "the table must be empty" in again.stderr
+    assert len(load_readings(to).frame) == len(of_files.frame)
 
 
 def _refusal(data: str, load=load_hourly) -> InputError:
