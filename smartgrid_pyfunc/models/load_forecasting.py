@@ -309,7 +309,7 @@ class LoadForecastingModel(StoredModel):
             known = self._known_history()
             request = parse_request(read_table(model_input), known.history.sensors)
             answer = self._answer(request, checked, known)
-            if answer["predicted_load"].isna().all():
+            if pd.isna(answer["predicted_load"].to_numpy()).all():
                 raise InputError(
                     f"no sensor of the request can be forecast: {answer['reason'].iloc[0]}",
                     place=f"sensor {answer['sensor_id'].iloc[0]}",
@@ -329,16 +329,19 @@ class LoadForecastingModel(StoredModel):
     def _answer(self, request: LoadRequest, params: ForecastParams, known: KnownHistory) -> pd.DataFrame:
         stored = [s for s in request.from_store if s in known.history]
         unknown = [s for s in request.from_store if s not in known.history]
-        parts = [_without_history(unknown, params, "the sensor is unknown and no history was sent")]
+        parts = []
+        if unknown:
+            parts.append(_without_history(unknown, params, "the sensor is unknown and no history was sent"))
         if stored:
             parts.append(self._answer_panel(known.history.panel(stored), params, known))
         if request.panel is not None:
             parts.append(self._answer_panel(request.panel, params))
-        filled = [part for part in parts if len(part)]
-        answer = pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
+        answer = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
         place = {sensor: i for i, sensor in enumerate(request.sensors)}
-        order = np.argsort(answer["sensor_id"].map(place).to_numpy(), kind="stable")
-        return answer.take(order).reset_index(drop=True)
+        asked = np.array([place[sensor] for sensor in answer["sensor_id"].to_numpy(dtype=object)])
+        if (np.diff(asked) >= 0).all():
+            return answer
+        return answer.take(np.argsort(asked, kind="stable")).reset_index(drop=True)
 
     def _answer_panel(self, panel: Panel, params: ForecastParams, known: KnownHistory | None = None) -> pd.DataFrame:
         seen = np.flatnonzero(panel.origin >= 0)
@@ -346,11 +349,9 @@ class LoadForecastingModel(StoredModel):
         sensor = np.repeat(seen, steps)
         horizon = np.tile(np.arange(1, steps + 1), len(seen))
         blind = [str(s) for s in panel.sensor_ids[panel.origin < 0]]
-        missing = _without_history(
-            blind, params, "no observed load among the rows sent, which replace the stored history"
-        )
+        why = "no observed load among the rows sent, which replace the stored history"
         if not len(seen):
-            return missing
+            return _without_history(blind, params, why)
         origin = panel.origin[sensor]
         found = self.forecast(panel, sensor, origin, horizon, level=params.level, use_ml=params.use_ml)
         hours = panel.hour(sensor, origin).astype(np.float64)
@@ -360,7 +361,7 @@ class LoadForecastingModel(StoredModel):
         answer = answer_frame(panel.sensor_ids[sensor], hours, horizon, found.values, found.model, found.reason)
         if params.explain:
             answer["drivers"] = pd.Series(self._drivers(found), dtype=object)
-        return pd.concat([answer, missing], ignore_index=True) if len(missing) else answer
+        return pd.concat([answer, _without_history(blind, params, why)], ignore_index=True) if blind else answer
 
     def permutation_importance(
         self, panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64], horizon: NDArray[np.int64]
