@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ def render(settings: GatewaySettings, upstreams: Upstreams, templates: Path = TE
 
 def _values(settings: GatewaySettings) -> dict[str, str]:
     return {
+        # Workers of root would become `nobody`, who may not pass through a private folder to his temporary files.
+        "GATEWAY_USER": "user root;" if os.geteuid() == 0 else "",
         "GATEWAY_LISTEN": settings.address + (" ssl" if settings.certificate else ""),
         "GATEWAY_TLS": _tls(settings),
         "GATEWAY_RATE": str(settings.rate),

@@ -78,9 +78,8 @@ class Gateway:
         ServingError
             If nginx refuses the configuration.
         """
-        # nginx leaves root for another user, who needs to pass through to his temporary files.
         for name in ("", "logs", "temp"):
-            (self._folder / name).mkdir(mode=0o711, parents=True, exist_ok=True)
+            (self._folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, text in (render(self._settings, upstreams) | {"tokens.map": self._tokens}).items():
             write_private(self._folder / name, text)
         self._check()
@@ -101,12 +100,14 @@ class Gateway:
             time.sleep(0.05)
 
     def reload(self) -> None:
-        """Let nginx read its configuration again; requests under way are finished by the former workers.
+        """Let nginx read its configuration again and return when every new request meets it.
+
+        Requests under way are finished by the former workers.
 
         Raises
         ------
         ServingError
-            If no new workers appear.
+            If nginx keeps the former configuration.
         """
         if self._process is None:
             return
@@ -115,7 +116,7 @@ class Gateway:
         if not before:  # a system that does not tell
             return
         end = time.monotonic() + _RELOAD_SECONDS
-        while not _children(self._process.pid) - before:
+        while not all(_accepts_no_more(worker) for worker in before & _children(self._process.pid)):
             if not self._process.running or time.monotonic() > end:
                 raise ServingError(f"nginx kept its former configuration: {self._last_words()}")
             time.sleep(0.05)
@@ -156,6 +157,14 @@ class Gateway:
             if lines:
                 return lines[-1]
         return "no message"
+
+
+def _accepts_no_more(worker: int) -> bool:
+    """Tell whether a worker finishes its requests only: new workers stand beside the former for some 0.1 s."""
+    try:
+        return b"shutting down" in Path(f"/proc/{worker}/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 def _children(parent: int) -> set[int]:

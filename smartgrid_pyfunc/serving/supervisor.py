@@ -114,6 +114,7 @@ class Supervisor:
         _require_champion(wanted)
         self._require_ports(wanted)
         self._tell_missing(wanted)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # logs tell what was asked for
         self._await_servers(wanted, asked)
         if not asked():
             self._start_gateway()
