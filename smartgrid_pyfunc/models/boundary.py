@@ -18,16 +18,16 @@ MAX_ROWS_VARIABLE = "SMARTGRID_MAX_ROWS"
 _MAX_ROWS = 2_000_000
 
 
-class BadRequestError(MlflowException):
-    """An answer with status 400 whose message stays the sentence it was made with.
+class AnswerError(MlflowException):
+    """An answer with an error's status whose message stays the sentence it was made with.
 
     MLflow's scoring server puts the text of the whole request before the message of every `MlflowException`; a request
     may hold private data and does not belong into answers and logs, so later writes to `message` have no effect.
     """
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, sentence: str, error_code: int) -> None:
         self._sentence = sentence
-        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+        super().__init__(sentence, error_code=error_code)
 
     @property
     def message(self) -> str:
@@ -37,6 +37,13 @@ class BadRequestError(MlflowException):
     @message.setter
     def message(self, value: Any) -> None:
         """Ignore what others would make of the message."""
+
+
+class BadRequestError(AnswerError):
+    """An answer with status 400 and one sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, INVALID_PARAMETER_VALUE)
 
 
 @contextmanager
@@ -58,12 +65,33 @@ def read_table(model_input: Any) -> pd.DataFrame:
         ``SMARTGRID_MAX_ROWS`` sets how many are too many).
     """
     table = _table(model_input)
-    limit = int(os.environ.get(MAX_ROWS_VARIABLE, _MAX_ROWS))
+    limit = max_rows()
     if len(table) == 0:
         raise InputError("a request must hold at least one row", remedy="send a row for each hour or reading")
     if len(table) > limit:
         raise InputError(f"a request may hold at most {limit} rows", found=len(table), remedy="send it in parts")
     return table
+
+
+def max_rows() -> int:
+    """Return how many rows a request may hold: the environment variable ``SMARTGRID_MAX_ROWS``, else two million.
+
+    Raises
+    ------
+    InputError
+        If the variable is no whole number above 0.
+    """
+    text = os.environ.get(MAX_ROWS_VARIABLE, "").strip()
+    if not text:
+        return _MAX_ROWS
+    if not text.isdecimal() or int(text) == 0:
+        raise InputError(
+            f"{MAX_ROWS_VARIABLE} must be a whole number above 0",
+            place="environment",
+            found=repr(text),
+            remedy="set it to the most rows that a request may hold, or unset it",
+        )
+    return int(text)
 
 
 def _table(model_input: Any) -> pd.DataFrame:

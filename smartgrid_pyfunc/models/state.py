@@ -11,6 +11,9 @@ import numpy as np
 from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
+from smartgrid_pyfunc.models.boundary import max_rows, refusing_bad_input
+from smartgrid_pyfunc.models.scoring_server import hide_requests_in_errors
+
 _ARRAYS, _SETTINGS = "arrays.npz", "settings.json"
 
 
@@ -51,7 +54,16 @@ class StoredModel(PythonModel):
         return model
 
     def load_context(self, context: Any) -> None:
-        """Read the state that MLflow stored beside the code."""
+        """Read the state that MLflow stored beside the code; refuse settings that no request could be answered with.
+
+        Raises
+        ------
+        MlflowException
+            For an environment variable of this product with a value that makes no sense.
+        """
+        with refusing_bad_input():
+            max_rows()
+        hide_requests_in_errors()
         self._restore(Path(context.artifacts["state"]))
 
     def _restore(self, folder: Path) -> None:
