@@ -180,11 +180,8 @@ def test_a_client_is_added_and_removed_while_serving(served: Served) -> None:
 def test_a_broken_tokens_file_leaves_the_former_tokens_valid(served: Served, tokens: dict[str, str]) -> None:
     before = served.tokens.read_text()
     served.tokens.write_text(before + "not a token\n")
-    number = len(before.splitlines()) + 1
-    served.wait_for(
-        f'the former tokens stay valid: a line must be "Bearer <64 hex digits>" "client"; ({served.tokens}, line {number})',
-        10,
-    )
+    served.wait_for("the former tokens stay valid: a line must be", 10)
+    assert f"({served.tokens}, line {len(before.splitlines()) + 1})" in served.said()
     assert served.ask(FORECAST, tokens["champion"]).status == 200
     served.tokens.write_text(before)
     eventually(lambda: served.said().count("the tokens file changed and was read"), lambda n: n > 1, 10)
