@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def test_pauses_between_attempts_double_to_a_minute(stage: Stage) -> None:
             starts.append(now)
             stage.started[-1].running = False
         now += 0.5
-    gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
     assert [round(gap) for gap in gaps[:7]] == pytest.approx([2, 2, 4, 8, 16, 32, 60], abs=1)
     assert max(gaps) <= 61
 

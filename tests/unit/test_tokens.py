@@ -52,7 +52,7 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> No
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="mlflow run . -e tokens -P client=NAME"):
+    with pytest.raises(InputError, match=r"mlflow run \. -e tokens -P client=NAME"):
         read_tokens(tmp_path / "tokens")
 
 
