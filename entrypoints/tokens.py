@@ -26,7 +26,7 @@ def main(action: str, client: str | None, tokens: str | None) -> None:
 
     A new token is printed once, alone on standard output, and is nowhere else than in the file (mode 0600).
     """
-    path = Path(tokens) if tokens else default_tokens()
+    path = _outside_the_checkout(Path(tokens) if tokens else default_tokens())
     if action == "list":
         click.echo("\n".join(sorted(set(read_tokens(path).values()))))
         return
@@ -37,6 +37,12 @@ def main(action: str, client: str | None, tokens: str | None) -> None:
         click.echo(f"Added to {path}; send it as the header Authorization: Bearer <token>.", err=True)
     else:
         click.echo(f"Removed {remove_tokens(path, client, but_newest=action == 'retire')} token(s) of {client}.")
+
+
+def _outside_the_checkout(path: Path) -> Path:
+    if path.resolve().is_relative_to(Path(__file__).resolve().parents[1]):
+        raise InputError("a tokens file must lie outside the checkout", found=path, remedy="name another with --tokens")
+    return path
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import socket
 from smartgrid_pyfunc.serving.errors import ServingError
 
 LOOPBACK = "127.0.0.1"
+_STEP, _LAST = 10, 100
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -30,9 +31,14 @@ def require_free(port: int, host: str, purpose: str, parameter: str) -> None:
 
 
 def spare(preferred: int) -> int:
-    """Return `preferred` if it is free, else a port that the system chooses."""
-    if is_free(preferred):
-        return preferred
+    """Return `preferred` if it is free, else the first free one of every tenth above it (5101, 5111, 5121, …).
+
+    Only where all of those are taken the system chooses: among its own ports, which any connection may take before a
+    server that is starting does.
+    """
+    for port in range(preferred, min(preferred + _LAST, 65536), _STEP):
+        if is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -84,6 +84,11 @@ class GatewaySettings:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def in_the_clear(self) -> bool:
+        """True if tokens would cross a network unencrypted."""
+        return self.certificate is None and not ipaddress.ip_address(self.host).is_loopback
+
+    @property
     def url(self) -> str:
         """Where clients on this machine reach the gateway."""
         return f"{'https' if self.certificate else 'http'}://{self.address}"

@@ -109,6 +109,8 @@ class Supervisor:
     def start(self, asked: Callable[[], bool] = _never) -> None:
         """Start all and return when each answers, or when `asked` to stop."""
         adopt_orphans()
+        if self._settings.in_the_clear:
+            _log.warning("without TLS tokens cross the network in the clear: give tls_certificate and tls_key")
         self._read_tokens()
         wanted = self._registry.ask()
         _require_champion(wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -165,6 +166,51 @@ def test_a_slow_client_is_cut_off_and_logged(served: Served, tokens: dict[str, s
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
         verify(odd, _endpoint(served, tokens, stall=12.0), STORED_SENSOR, gateway=True)
     eventually(lambda: [line for line in served.log() if line["status"] == odd.gateway_status], bool)
+
+
+def test_the_api_is_as_described(served: Served, repo: Path, tmp_path: Path) -> None:
+    """By schemathesis: requests made from the description, good and bad, and every answer held against it.
+
+    Not checked: that each request which fits the description is answered with 200. It cannot say which sensors are
+    known, nor that the rows of a sensor belong together.
+    """
+    token = add_client(served.tokens, "schemathesis")
+    eventually(lambda: served.ask(FORECAST, token).status, lambda status: status == 200, 10)
+    done = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "run", str(repo / "deploy" / "gateway" / "openapi.yaml"),
+         "--url", f"http://127.0.0.1:{served.port}", "--header", f"Authorization: Bearer {token}", "--checks", "all",
+         "--exclude-checks", "positive_data_acceptance", "--max-examples", "15", "--seed", "1",
+         "--phases", "examples,coverage,fuzzing", "--request-timeout", "60", "--no-color"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "4 passed" in done.stdout or "No issues found" in done.stdout, done.stdout
+
+
+def test_the_examples_for_python_work_as_written(served: Served, tokens: dict[str, str], repo: Path) -> None:
+    text = (repo / "docs" / "serving.md").read_text()
+    found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(found) == 2
+    code = "\n".join(found).replace("http://localhost:5000", f"http://127.0.0.1:{served.port}")
+    assert "building-0005" in code
+    names: dict[str, Any] = {"token": tokens["champion"]}
+    exec(code.replace("building-0005", STORED_SENSOR), names)
+    assert len(names["rows"]) == 48
+    assert names["answer"].status_code == 200
+    assert (
+        len(
+            names["Gateway"](tokens["champion"]).predict(inputs={"dataframe_records": [{"sensor_id": "all"}]})[
+                "predictions"
+            ]
+        )
+        == 72
+    )
+
+
+def test_the_csv_example_works(served: Served, tokens: dict[str, str]) -> None:
+    answer = served.ask(FORECAST, tokens["champion"], f"sensor_id\n{STORED_SENSOR}\n".encode(), "text/csv")
+    assert answer.status == 200
+    assert len(answer.json["predictions"]) == 24
 
 
 # ------------------------------------------------------------------------------------------------ clients

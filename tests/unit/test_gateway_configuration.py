@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from smartgrid_pyfunc.serving import gateway as gateway_module
 from smartgrid_pyfunc.serving.configuration import Upstreams, render
 from smartgrid_pyfunc.serving.errors import ServingError
 from smartgrid_pyfunc.serving.gateway import find_nginx
+from smartgrid_pyfunc.serving.ports import is_free, spare
 from smartgrid_pyfunc.serving.settings import TEMPLATES, GatewaySettings, ServerSettings, default_folder, default_tokens
 
 ALL = Upstreams("127.0.0.1:5101", "127.0.0.1:5103", "127.0.0.1:5102")
@@ -144,6 +146,23 @@ def test_senseless_settings_of_servers_are_refused(chosen: dict[str, Any], sente
         ServerSettings(**chosen)
 
 
+@pytest.mark.parametrize(
+    ("host", "clear"),
+    [("127.0.0.1", False), ("127.0.0.9", False), ("::1", False), ("0.0.0.0", True), ("10.0.0.1", True)],
+)
+def test_only_loopback_goes_without_tls(host: str, clear: bool) -> None:
+    assert settings(host=host).in_the_clear is clear
+
+
+def test_a_spare_port_is_the_next_tenth_that_is_free() -> None:
+    with socket.socket() as first:
+        first.bind(("127.0.0.1", 0))
+        first.listen()
+        port = first.getsockname()[1]
+        assert spare(port) == next(other for other in range(port + 10, port + 100, 10) if is_free(other))
+    assert spare(port) == port
+
+
 def test_files_are_private_to_the_user_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SMARTGRID_TOKENS", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -165,7 +184,7 @@ RAW = re.compile(r"\$arg_|\$args\b|\$query_string|\$request_uri|\$http_(?!author
 
 
 def test_no_value_of_a_query_reaches_a_body_but_through_a_map() -> None:
-    """nginx does not escape variables: $arg_NAME and $args may stand only where they are matched or logged."""
+    """Nginx does not escape variables: $arg_NAME and $args may stand only where they are matched or logged."""
     for path in TEMPLATES.glob("*.conf"):
         for line in path.read_text().splitlines():
             code = line.split("#")[0]
