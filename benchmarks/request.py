@@ -16,14 +16,11 @@ import http.client
 import json
 import os
 import platform
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -63,7 +60,7 @@ def main() -> None:
         body = request_body(arguments.orient)
         _print_head(body, arguments.orient)
         with served(logged_echo(folder), folder) as echo, served(model, folder) as ours:
-            _print_times(*_in_turn([echo, ours], body, arguments.requests))
+            _print_times(*_in_turn([echo.port, ours.port], body, arguments.requests))
         _profiled(model, arguments.orient)
         _print_weight(model)
 

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+HISTORY, AHEAD = 672, 24  # h in a request, h asked for
+_PATIENCE = 240  # s until a server answers
 _ECHO = '''
 import pandas as pd
 from mlflow.models import set_model
@@ -24,7 +44,9 @@ class Echo(PythonModel):
 set_model(Echo())
 '''
 
+
 def logged_model(folder: Path, estimator: str) -> Path:
+    """Fit the load model with its defaults to the demo, log it as training does, and return its folder."""
     import mlflow
 
     from smartgrid_pyfunc.lifecycle import packaging
@@ -39,11 +61,12 @@ def logged_model(folder: Path, estimator: str) -> Path:
     mlflow.create_experiment("request", str(folder / "artifacts"))
     mlflow.set_experiment("request")
     with mlflow.start_run():
-        info = packaging.log_model(fitted, LOAD_MODEL, examplerequest_body(hourly))
+        info = packaging.log_model(fitted, LOAD_MODEL, example_request(hourly))
     return Path(mlflow.artifacts.download_artifacts(info.model_uri))
 
 
 def logged_echo(folder: Path) -> Path:
+    """Log a model with the load model's signature that hands back the first rows of a request."""
     import mlflow
 
     from smartgrid_pyfunc.lifecycle.packaging import signature_of
@@ -69,25 +92,40 @@ def request_body(orient: str) -> bytes:
     return json.dumps({f"dataframe_{orient}": table, "params": {"hours_ahead": AHEAD}}).encode()
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running server: its port, the process that leads its group, and how long it took to answer [s]."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    started_in: float
+
+
 @contextmanager
-def served(model: Path, folder: Path) -> Iterator[int]:
+def served(model: Path, folder: Path, workers: int = 1, **variables: str) -> Iterator[Server]:
     """Serve `model` on a free port; stop the server, which leads a process group of its own, at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    start = time.monotonic()
     with (folder / f"server-{port}.log").open("w") as log:
         server = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"PATH": path}
+            command, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"PATH": path} | variables
         )
     try:
         _wait(server, port)
-        yield port
+        yield Server(port, server, time.monotonic() - start)
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
+        try:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # ended by itself
 
 
 def _wait(server: subprocess.Popen[bytes], port: int) -> None:
@@ -104,6 +142,5 @@ def _wait(server: subprocess.Popen[bytes], port: int) -> None:
 
 
 def as_asked(rows: list[dict[str, Any]]) -> bool:
+    """Return whether an answer has a row for each hour asked for, none of them by the fallback."""
     return len(rows) == AHEAD and all(row["model"] not in (None, "seasonal_naive") for row in rows)
-
-
