@@ -203,6 +203,20 @@ def production_version(model: str) -> str | None:
         return _holder(_versions(model), "Production")
 
 
+def version_in(model: str, stage: str) -> str | None:
+    """Return the version of `model` that holds `stage`; None if none does or no such model is registered.
+
+    Raises
+    ------
+    LifecycleError
+        If the registry cannot be asked.
+    """
+    with bounded_wait(), plain_errors(f"look up {model}"):
+        found = mlflow.search_model_versions(filter_string=f"name = '{model}'")
+        ordered = sorted(found, key=lambda entry: int(entry.version))
+        return _holder({str(entry.version): entry for entry in ordered}, stage)
+
+
 def promote(
     model: str,
     *,

@@ -140,8 +140,8 @@ def verify(odd: Odd, endpoint: Endpoint, stored: str, *, gateway: bool = False) 
     assert status == expected, (odd.name, status, text[:500])
     assert not _TRACES.search(text), (odd.name, text[:500])
     assert PRIVATE not in text, (odd.name, text[:500])
-    if expected != odd.status:
-        return
+    if gateway and odd.gateway_status is not None:
+        return  # in the gateway's words
     if status != 200:
         assert _message(text) == odd.sentence, (odd.name, text[:500])
         return
@@ -429,8 +429,7 @@ REFUSED = (
              "a CSV request must be a table with a line of column names; separate columns by commas and rows by line "
              "ends.", content_type=CSV),
     _refused("half a Parquet file", ANOMALY, b"PAR1" + PRIVATE.encode(),
-             "a Parquet request must be one whole Parquet file; send the bytes of the file.", content_type=PARQUET,
-             gateway_status=415),
+             "a Parquet request must be one whole Parquet file; send the bytes of the file.", content_type=PARQUET),
 )  # fmt: skip
 
 ANSWERED = (
@@ -454,7 +453,7 @@ ANSWERED = (
     Odd("future timestamps", LOAD, records(hours(start=datetime(2150, 3, 2, tzinfo=UTC)), **_NAIVE), 200,
         "forecast from that time on", _origin("2150-03-15T23:00:00Z")),
     Odd("CSV", LOAD, _csv(_PLAIN), 200, "as in JSON", None, records(_PLAIN), CSV),
-    Odd("Parquet", LOAD, _parquet(_PLAIN), 200, "as in JSON", None, records(_PLAIN), PARQUET, gateway_status=415),
+    Odd("Parquet", LOAD, _parquet(_PLAIN), 200, "as in JSON", None, records(_PLAIN), PARQUET),
     Odd("10,000 sensors", LOAD, _many_sensors, 200, "each its own value of a day before", _ten_thousand),
     Odd("a row without values among others", LOAD, records(_changed(_PLAIN, 100, avg_value=None), **_NAIVE), 200,
         "a gap", _daily()),
@@ -480,7 +479,7 @@ ANSWERED = (
         "judged", _in_order(48)),
     Odd("readings in CSV", ANOMALY, _csv(readings(_SINE)), 200, "as in JSON", None, records(readings(_SINE)), CSV),
     Odd("readings in Parquet", ANOMALY, _parquet(readings(_SINE)), 200, "as in JSON", None,
-        records(readings(_SINE)), PARQUET, gateway_status=415),
+        records(readings(_SINE)), PARQUET),
 )  # fmt: skip
 
 #: What MLflow's server decides before the model sees the request; a gateway may refuse it.

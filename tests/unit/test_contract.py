@@ -248,6 +248,26 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
         "fault_rate": "0.02",
         "file_format": "csv",
     },
+    "serve": {
+        "host": "127.0.0.2",
+        "port": "6000",
+        "champion_port": "6101",
+        "challenger_port": "6102",
+        "anomaly_port": "6103",
+        "canary": "0.1",
+        "tokens": "elsewhere",
+        "tls_certificate": "gateway.pem",
+        "tls_key": "gateway.key",
+        "rate": "5",
+        "connections": "4",
+        "max_body_mb": "8",
+        "timeout": "30",
+        "workers": "2",
+        "env_manager": "uv",
+        "poll_seconds": "1",
+        "folder": "elsewhere",
+    },
+    "tokens": {"action": "list", "client": "dashboard", "tokens": "elsewhere"},
 }
 
 
@@ -346,6 +366,7 @@ ARROWS: dict[str, set[str]] = {
     "sources": {"schema", "simulation"},
     "plots": {"schema", "evaluation"},
     "lifecycle": {"schema"},
+    "serving": {"schema", "lifecycle"},
     "training": {"schema", "features", "models", "evaluation", "sources", "plots", "lifecycle"},
 }
 SERVED = {"", "schema", "features", "models", "forest"}
