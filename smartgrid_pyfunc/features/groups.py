@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,14 @@ def group_of(feature: str) -> str:
     return found or next((group for prefix, group in _PREFIXES.items() if feature.startswith(prefix)), OTHER)
 
 
+@cache
+def _history_groups() -> tuple[str, ...]:
+    return tuple(map(group_of, (*LINEAR_LEVELS, *CHANGES)))
+
+
 def input_groups(inputs: Mapping[str, NDArray[Any]]) -> dict[str, tuple[str, ...]]:
     """Return the group of every column of `Design.inputs`, by block."""
-    fixed = {"history": tuple(map(group_of, (*LINEAR_LEVELS, *CHANGES))), "around": _AROUND}
+    fixed = {"history": _history_groups(), "around": _AROUND}
     alike = {"clock": CLOCK, "holiday": HOLIDAYS, "temperature": WEATHER, "past_temperature": WEATHER}
     return fixed | {name: (alike[name],) * block.shape[1] for name, block in inputs.items() if name in alike}
 

@@ -240,12 +240,13 @@ class LoadForecastingModel(StoredModel):
             False asks for the seasonal naive.
         """
         design = build_features(panel, sensor, origin, horizon, self._spec)
-        naive = preferred_naive(seasonal_naive(panel, origin, horizon))
         reason = self._why_not_forest(panel, sensor, origin) if use_ml else _nothing(len(sensor))
         by_forest = np.array([r is None for r in reason], dtype=bool) & use_ml
-        predicted = np.where(by_forest, np.nan, naive)
+        predicted = np.full(len(sensor), np.nan)
+        if not by_forest.all():
+            predicted[~by_forest] = preferred_naive(seasonal_naive(panel, origin[~by_forest], horizon[~by_forest]))
         if by_forest.any():
-            predicted[by_forest] = self._estimator.predict(design.take(by_forest))
+            predicted[by_forest] = self._estimator.predict(design if by_forest.all() else design.take(by_forest))
         lower, upper = self._interval(level, design, by_forest, predicted)
         self._complete_reasons(reason, predicted, by_forest, design)
         model = np.where(by_forest, self.params.estimator, NAIVE).astype(object)
@@ -262,7 +263,7 @@ class LoadForecastingModel(StoredModel):
         low, high = np.empty(len(predicted)), np.empty(len(predicted))
         for chosen, model in ((by_forest, ML), (~by_forest, NAIVE)):
             if chosen.any():
-                rows = design.take(chosen)
+                rows = design if chosen.all() else design.take(chosen)
                 known = conditions(rows, predicted[chosen], self._spec) if model == ML else None
                 bounds = self._quantiles[model].bounds(level, rows.horizon, rows.sensor, known)
                 low[chosen], high[chosen] = bounds
