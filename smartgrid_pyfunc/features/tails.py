@@ -19,7 +19,7 @@ _LAST = len(TAIL) - 1
 _QUARTER, _TWENTIETH = 1, 3  # nodes that faults in the training readings do not reach
 _HEAVIEST = 2.0  # times the exponential tail that those two nodes tell: more is taken as faults in training
 # Shape of the generalised Pareto tail beyond the last node (Pickands 1975; 0 would be exponential). Heavy: what is ten
-# times as far off as any training reading is not ten times as sure to be a fault, and must not outrank all other sensors.
+# times as far off as any training reading is not ten times as sure to be a fault, and must not outrank all else.
 _SHAPE = 0.5
 _FAULTY = 0.005  # of the training readings are taken to stand still by a fault
 _FEWEST = 30  # readings before a tail is known
