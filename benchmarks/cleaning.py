@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[0.02, 0.05], help="shares of faulty readings")
     parser.add_argument("--test-weeks", type=int, default=4, help="weeks that are forecast")
     parser.add_argument("--trees", type=int, default=60, help="of the load model")
+    parser.add_argument("--max-rows", type=int, default=60_000, help="pairs of origin and hour that a fit sees")
     arguments = parser.parse_args()
     rates = " | ".join(f"{rate:.0%} faulty: as it is | cleaned | flagged, of them faulty" for rate in arguments.rates)
     print(f"| data | without faults | without faults, cleaned | {rates} |")
@@ -70,7 +71,8 @@ def main() -> None:
             print(f"{each.title} left out: --data must name the folder of the data sets", file=sys.stderr)
             continue
         readings = _readings(each, Path(arguments.data))
-        print(_row(each, readings, arguments.rates, arguments.test_weeks, arguments.trees), flush=True)
+        options = {"n_estimators": arguments.trees, "max_rows": arguments.max_rows}
+        print(_row(each, readings, arguments.rates, arguments.test_weeks, options), flush=True)
 
 
 def _readings(each: Set, data: Path) -> pd.DataFrame:
@@ -84,11 +86,11 @@ def _readings(each: Set, data: Path) -> pd.DataFrame:
     return frame.sort_values(["sensor_id", "timestamp"], ignore_index=True)[_COLUMNS]
 
 
-def _row(each: Set, readings: pd.DataFrame, rates: list[float], test_weeks: int, trees: int) -> str:
+def _row(each: Set, readings: pd.DataFrame, rates: list[float], test_weeks: int, options: dict[str, int]) -> str:
     start = readings["timestamp"].max() - test_weeks * _WEEK
     train = readings[(readings["timestamp"] < start) & (readings["timestamp"] >= start - each.train_weeks * _WEEK)]
     train = train.reset_index(drop=True)
-    judge = _Judge(each, readings, start, trees)
+    judge = _Judge(each, readings, start, options)
     flagged = _flags(each, train)
     cells = [f"{judge.error(train):.4g}", f"{judge.error(train[~flagged]):.4g}"]
     for rate in rates:
@@ -100,15 +102,25 @@ def _row(each: Set, readings: pd.DataFrame, rates: list[float], test_weeks: int,
     return f"| {each.title} | " + " | ".join(cells) + " |"
 
 
+class _Detector:
+    """A fitted detector as MLflow loads it: its `predict` takes readings alone."""
+
+    def __init__(self, model: AnomalyDetectionModel) -> None:
+        self._model = model
+
+    def predict(self, data: pd.DataFrame) -> pd.DataFrame:
+        return self._model.predict(None, data)
+
+
 def _flags(each: Set, readings: pd.DataFrame) -> np.ndarray:
-    return flags(AnomalyDetectionModel(timezone=each.timezone).fit(readings[_COLUMNS]), readings)
+    return flags(_Detector(AnomalyDetectionModel(timezone=each.timezone).fit(readings[_COLUMNS])), readings)
 
 
 class _Judge:
     """Mean absolute error, over sensors, of a load model on the weeks after `start`; their history is as it is."""
 
-    def __init__(self, each: Set, readings: pd.DataFrame, start: pd.Timestamp, trees: int) -> None:
-        self._each, self._trees = each, trees
+    def __init__(self, each: Set, readings: pd.DataFrame, start: pd.Timestamp, options: dict[str, int]) -> None:
+        self._each, self._options = each, options
         self._panel = build_panel(parse_hourly(_hourly(readings, each.sensor_type)))
         hour = np.int64(start.ceil("h").timestamp() // 3600)
         first = self._panel.first_cell + hour - self._panel.first_hour
@@ -118,7 +130,7 @@ class _Judge:
     def error(self, train: pd.DataFrame) -> float:
         """Fit on readings and return the error [unit of the readings]."""
         hourly = _hourly(train[_COLUMNS], self._each.sensor_type)
-        model = LoadForecastingModel(timezone=self._each.timezone, n_estimators=self._trees).fit(hourly)
+        model = LoadForecastingModel(timezone=self._each.timezone, **self._options).fit(hourly)
         found = backtest(model, self._panel, self._origins, 24)
         off = (found["predicted"] - found["actual"]).abs()
         return float(off.groupby(found["sensor_id"]).mean().mean())
