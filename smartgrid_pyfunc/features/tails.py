@@ -149,6 +149,10 @@ def _two_tails(ordered: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]
 
 
 def _one_tail(ordered: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Return zero and the quantiles, without the largest ones: they are taken as faults that training has seen."""
+    """Return zero and the quantiles, without the largest ones: they are taken as faults that training has seen.
+
+    The last node is not below the smallest positive duration: two equal values in a row happen by chance.
+    """
     nodes = _quantiles(ordered, 1 - (_FAULTY + 2 * TAIL * (1 - _FAULTY)))
+    nodes[_LAST] = max(nodes[_LAST], ordered[min(int(np.searchsorted(ordered, 0.0, side="right")), len(ordered) - 1)])
     return 0.0, np.column_stack([nodes, nodes])

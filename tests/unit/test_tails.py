@@ -65,8 +65,11 @@ def test_faults_in_training_do_not_hide_others():
     clean = rng.normal(size=4_000)
     faulty = np.where(np.arange(4_000) % 50 == 0, 100.0, clean)  # 2 % at 100 spreads
     assert _surprise(_fit(faulty), [50.0])[0] > SURPRISE[-1] + 4
-    stuck = np.where(np.arange(4_000) < 15, 200.0, 0.0)  # 0.4 % of the readings
-    assert _surprise(_fit(stuck, LARGE), [10.0])[0] > SURPRISE[-1] + 4
+    stuck = np.maximum(np.arange(4_000) - 3_984.0, 0.0)  # for 15 readings in a row, 0.4 %
+    once, long = _surprise(_fit(stuck, LARGE), [1.0, 15.0])
+    assert once == pytest.approx(SURPRISE[-1])  # two equal values happen by chance
+    assert long > SURPRISE[-1] + 4
+    assert _surprise(_fit(np.zeros(4_000), LARGE), [1.0])[0] > SURPRISE[-1] + 4  # never seen
 
 
 def test_surprise_never_falls_away_from_the_median():
