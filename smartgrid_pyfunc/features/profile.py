@@ -459,6 +459,14 @@ def trailing_mean(
     return np.where(enough, total / (_UNIT * count), np.nan)
 
 
+def mean_before(
+    values: NDArray[np.float64], start: NDArray[np.int64], end: NDArray[np.int64], most: float
+) -> NDArray[np.float64]:
+    """Return the mean of ``values[start:end]``, clipped to ±`most`, for each row; NaN where there is none."""
+    count = end - start
+    return np.where(count > 0, _between(_whole(values, most), start, end) / (_UNIT * np.maximum(count, 1)), np.nan)
+
+
 def _median(values: NDArray[np.float64], key: NDArray[np.int64], n: int) -> NDArray[np.float64]:
     """Return the median of each key 0…n-1; NaN where there is none."""
     return np.asarray(pd.Series(values).groupby(key).median().reindex(range(n)), dtype=np.float64)

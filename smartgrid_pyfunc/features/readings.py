@@ -110,6 +110,8 @@ class ReadingContext:
         Row after the last one of an earlier instant: rows ``first … end - 1`` are a reading's history.
     recent : ndarray of int64, shape (m,)
         First row of the last six hours.
+    week : ndarray of int64, shape (m,)
+        First row of the last seven days.
     days : ndarray of int32, shape (7, m)
         Row of the reading 1…7 days before; -1 where there is none.
     flat_hours : ndarray of float64, shape (m,)
@@ -125,6 +127,7 @@ class ReadingContext:
     first: NDArray[np.int64]
     end: NDArray[np.int64]
     recent: NDArray[np.int64]
+    week: NDArray[np.int64]
     days: NDArray[np.int32]
     flat_hours: NDArray[np.float64]
     conflicting: NDArray[np.bool_]
@@ -231,6 +234,7 @@ def read_context(readings: Readings, timezone: str) -> ReadingContext:
         first,
         end,
         np.maximum(np.searchsorted(clock, clock - RECENT_HOURS * HOUR), first),
+        np.maximum(np.searchsorted(clock, clock - DAYS_BACK * HOURS_A_DAY * HOUR), first),
         _days(clock, bool((end > first).any())),
         np.where(end > first, _flat_hours(rows, time, instant), np.nan),
         _conflicts(instant, rows.value),
@@ -248,6 +252,7 @@ def whole_sensors(context: ReadingContext, chosen: NDArray[np.int64]) -> Reading
         context.first[chosen] - moved,
         context.end[chosen] - moved,
         context.recent[chosen] - moved,
+        context.week[chosen] - moved,
         np.where(days >= 0, days - moved, -1).astype(np.int32),
         context.flat_hours[chosen],
         context.conflicting[chosen],

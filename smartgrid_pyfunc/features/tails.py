@@ -1,4 +1,4 @@
-"""How rare a deviation is: -log tail probabilities from quantiles, exponential beyond the last one."""
+"""How rare a deviation is: -log tail probabilities from quantiles, and from a generalised Pareto tail beyond them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 TAIL = np.array([0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001])
 #: Surprise at the nodes [nats].
 SURPRISE = -np.log(2 * TAIL)
-STRANGEST = 1e4  # surprise beyond which nothing is stranger
+#: Surprise that no deviation exceeds, however large.
+STRANGEST = 50.0
 
 _LAST = len(TAIL) - 1
 _QUARTER, _TWENTIETH = 1, 3  # nodes that faults in the training readings do not reach
 _HEAVIEST = 2.0  # times the exponential tail that those two nodes tell: more is taken as faults in training
+# Shape of the generalised Pareto tail beyond the last node (Pickands 1975; 0 would be exponential). Heavy: what is ten
+# times as far off as any training reading is not ten times as sure to be a fault, and must not outrank all else.
+_SHAPE = 0.5
 _FAULTY = 0.005  # of the training readings are taken to stand still by a fault
 _FEWEST = 30  # readings before a tail is known
 _TINY = 1e-9
@@ -93,8 +97,7 @@ class Tails:
             segment += off > nodes.take(column)
         at = segment * self._flat.shape[1] + column
         result = SURPRISE.take(segment) + self._slope.take(at) * np.maximum(off - self._low.take(at), 0.0)
-        capped: NDArray[np.float64] = np.minimum(result, STRANGEST)
-        return capped
+        return _tempered(result)
 
     def limits(self, surprise: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the deviations down and up at which a reading is as surprising as that, each of shape (G, E)."""
@@ -118,6 +121,15 @@ class Tails:
         return cls(np.concatenate([p.median for p in parts]), np.concatenate([p.nodes for p in parts], axis=1))
 
 
+def _tempered(surprise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return exponential tails beyond the last node as generalised Pareto ones of the same scale."""
+    far = surprise > SURPRISE[_LAST]
+    if far.any():
+        beyond = surprise[far] - SURPRISE[_LAST]
+        surprise[far] = np.minimum(SURPRISE[_LAST] + np.log1p(_SHAPE * beyond) / _SHAPE, STRANGEST)
+    return surprise
+
+
 def _quantiles(ordered: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
     place = share * (len(ordered) - 1)
     low = place.astype(np.intp)
@@ -137,6 +149,10 @@ def _two_tails(ordered: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]
 
 
 def _one_tail(ordered: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Return zero and the quantiles, without the largest ones: they are taken as faults that training has seen."""
+    """Return zero and the quantiles, without the largest ones: they are taken as faults that training has seen.
+
+    The last node is not below the smallest positive duration: two equal values in a row happen by chance.
+    """
     nodes = _quantiles(ordered, 1 - (_FAULTY + 2 * TAIL * (1 - _FAULTY)))
+    nodes[_LAST] = max(nodes[_LAST], ordered[min(int(np.searchsorted(ordered, 0.0, side="right")), len(ordered) - 1)])
     return 0.0, np.column_stack([nodes, nodes])

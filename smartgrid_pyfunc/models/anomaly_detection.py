@@ -162,8 +162,9 @@ class AnomalyDetectionModel(StoredModel):
         deviations = self._profile.deviations(what, context)
         surprise = self._profile.tails.surprise(what.group, deviations.folded)
         evidence = self._scorer.evidence(surprise)
-        score = self._scorer.score(context, deviations.folded[:, 0], evidence)
-        p_value = self._calibration.p_value(score, history_of(surprise, context.end - context.first))
+        extent = history_of(surprise, context.end - context.first)
+        score = self._scorer.score(context, deviations.folded[:, 0], evidence, extent)
+        p_value = self._calibration.p_value(score, extent)
         flagged = p_value <= self.params.alarm_rate
         lower, upper = self._range(what, deviations, surprise)
         usual = Found(flagged, evidence, deviations.expected, lower, upper, deviations.spread)

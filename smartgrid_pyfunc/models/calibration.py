@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.readings import ReadingContext
 from smartgrid_pyfunc.models.isolation import (
+    AFTER_DAYS,
     AFTER_SOME,
     ALONE,
     EXTENTS,
@@ -20,7 +21,7 @@ from smartgrid_pyfunc.models.isolation import (
 
 _MAX_ROWS = 40_000  # readings that are scored for each extent
 _RUN = 64  # readings in a row, so that scores have what they remember
-_HEAVIER = 2.0  # times an exponential tail: normal readings may be so much stranger than the bulk of them tells
+_LIGHTER = 0.6  # times an exponential tail: evidence grows more slowly beyond what training has seen
 
 
 class Calibration:
@@ -58,12 +59,15 @@ class Calibration:
         end = np.maximum(context.end[rows] - moved, first)
         whole = context.end[rows] - context.first[rows] == end - first
         part, scores = surprise[rows], {}
-        extents = history_of(part, context.end[rows] - context.first[rows])
+        extents = history_of(surprise, context.end - context.first)
         for extent in EXTENTS:
-            evidence = scorer.evidence(without_history(part, extent))
-            alone = scorer.alone(scorer.features(context, off, evidence, rows), evidence)
-            found = scorer.remembered(alone, first if extent >= AFTER_SOME else end, end)
-            used = (extents >= extent) & (whole | (end - first >= REMEMBERED - 1))
+            if extent == AFTER_DAYS:  # needs a week of readings, more than a run has
+                fresh = scorer.fresh(context, off, scorer.evidence(surprise), extents)[rows]
+            else:
+                evidence = scorer.evidence(without_history(part, extent))
+                fresh = scorer.alone(scorer.features(context, off, evidence, rows), evidence)
+            found = scorer.remembered(fresh, first if extent >= AFTER_SOME else end, end)
+            used = (extents[rows] >= extent) & (whole | (end - first >= REMEMBERED - 1))
             if used.sum() >= needed or extent == ALONE:
                 scores[extent] = _without_outliers(np.sort(found[used]), contamination)
             else:
@@ -91,10 +95,10 @@ def _runs(m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _without_outliers(scores: NDArray[np.float64], most: float) -> NDArray[np.float64]:
     """Drop from sorted `scores` those that the tail of the others cannot explain: faults in the training readings.
 
-    Scores are -log tail probabilities, so the tail of normal ones is about exponential; its rate comes from the median
-    and the 95 % quantile. The limit is what one of twenty windows without faults would exceed.
+    Scores are -log tail probabilities: the tail of normal ones is exponential or, since evidence beyond the training
+    readings grows more slowly, lighter. Its rate comes from the median and the 95 % quantile; the limit is about where
+    the largest score would lie if the tail were so much shorter.
     """
     middle, high = np.quantile(scores, [0.5, 0.95])
-    scale = (high - middle) / np.log(10)
-    limit = high + _HEAVIER * scale * (np.log(0.05 * len(scores)) + 3.0)
+    limit = high + _LIGHTER * (high - middle) / np.log(10) * np.log(0.05 * len(scores))
     return scores[: max(int(np.searchsorted(scores, limit, side="right")), int(np.ceil((1 - most) * len(scores))))]

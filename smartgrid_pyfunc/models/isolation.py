@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import StandardScaler
 
-from smartgrid_pyfunc.features.profile import DEVIATIONS, trailing_mean
+from smartgrid_pyfunc.features.profile import DEVIATIONS, mean_before, trailing_mean
 from smartgrid_pyfunc.features.readings import ReadingContext
-from smartgrid_pyfunc.features.tails import STRANGEST
 from smartgrid_pyfunc.forest import Forest
 from smartgrid_pyfunc.models.state import under_prefix, with_prefix
 
@@ -28,7 +27,9 @@ _MAX_ROWS = 50_000  # readings that the forest draws its samples from, and that 
 _LARGEST = 1e6  # spreads from the usual value: one absurd training value must not flatten the scaled feature
 REMEMBERED = 12  # readings, the last one included
 _MEMORY = 0.5  # weight of what the last readings told
-_MOST_REMEMBERED = 40.0  # nats that a reading leaves behind at most
+_MOST_REMEMBERED = 20.0  # nats that a reading leaves behind at most
+_MOST_LASTING = 15.0  # nats of a reading that count as lasting at most: what is far stranger stays strange for weeks
+_ROWS = 65_536  # at a time: features of ten million readings at once would fill the memory
 
 
 def history_of(surprise: NDArray[np.float64], earlier: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -61,10 +62,11 @@ class Scorer:
     Notes
     -----
     Liu, Ting & Zhou (2008), "Isolation forest", ICDM. Its score, as a -log tail probability among training readings,
-    is added to the strongest evidence, another one (Fisher's way to combine tests): the forest weighs all features
-    together, the strongest evidence keeps a single clear sign from being diluted among them. Half of the mean over the
-    last twelve readings is added to that: a fault that goes on is stranger than one odd reading among normal ones.
-    Without so many the mean counts as usual.
+    is added to the evidence, -log tail probabilities as well (Fisher's way to combine tests): half of the strongest,
+    so that a single clear sign is not diluted, and half of the sum, so that several signs count together. What the
+    sensor has shown all week is taken off: a sensor that is strange every day has changed, and nothing happens now.
+    Half of the mean over the last twelve readings is added: a fault that goes on is stranger than one odd reading
+    among normal ones. Without a week, or without so many readings, these count as usual.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -107,7 +109,7 @@ class Scorer:
         parts |= with_prefix("forest", forest.to_arrays()) | {"depth_unit": np.array(unit)}
         scorer = cls(parts)
         scorer._ranks = np.sort(scorer.forest_score(features))
-        scorer._usual = float(np.minimum(scorer.alone(features, evidence), _MOST_REMEMBERED).mean())
+        scorer._usual = float(np.minimum(scorer.alone(features, evidence), _MOST_LASTING).mean())
         return scorer
 
     def evidence(self, surprise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,22 +132,41 @@ class Scorer:
         """Return what each reading scores by itself, shape (m,) [nats]."""
         n = len(self._ranks)
         tail = (n - np.searchsorted(self._ranks, self.forest_score(features), side="left") + 1) / (n + 1)
-        score: NDArray[np.float64] = evidence.max(axis=1) - np.log(tail)
+        score: NDArray[np.float64] = (evidence.max(axis=1) + evidence.sum(axis=1)) / 2 - np.log(tail)
         return score
 
     def score(
-        self, context: ReadingContext, off: NDArray[np.float64], evidence: NDArray[np.float64]
+        self,
+        context: ReadingContext,
+        off: NDArray[np.float64],
+        evidence: NDArray[np.float64],
+        extent: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """Return the anomaly score [nats], higher = stranger."""
-        alone = self.alone(self.features(context, off, evidence), evidence)
-        return self.remembered(alone, context.first, context.end)
+        """Return the anomaly score [nats], higher = stranger; `extent` is that of `history_of`."""
+        return self.remembered(self.fresh(context, off, evidence, extent), context.first, context.end)
+
+    def fresh(
+        self,
+        context: ReadingContext,
+        off: NDArray[np.float64],
+        evidence: NDArray[np.float64],
+        extent: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Return what each reading scores by itself, less what the last week of its sensor did beyond the usual."""
+        parts = [slice(start, start + _ROWS) for start in range(0, len(off), _ROWS)]
+        each = [self.alone(self.features(context, off, evidence[part], part), evidence[part]) for part in parts]
+        alone = np.concatenate(each) if each else np.empty(0)
+        if (extent < AFTER_DAYS).all():
+            return alone
+        lasting = mean_before(alone, context.week, context.end, _MOST_LASTING) - self._usual
+        return alone - np.where(extent == AFTER_DAYS, np.fmax(lasting, 0.0), 0.0)
 
     def remembered(
-        self, alone: NDArray[np.float64], first: NDArray[np.int64], end: NDArray[np.int64]
+        self, fresh: NDArray[np.float64], first: NDArray[np.int64], end: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Add to what readings score alone what the last ones did; see `trailing_mean`."""
-        mean = trailing_mean(alone, first, end, REMEMBERED, _MOST_REMEMBERED)
-        return alone + _MEMORY * np.where(np.isnan(mean), self._usual, mean)
+        """Add to what readings score by themselves what the last ones did; see `trailing_mean`."""
+        mean = trailing_mean(fresh, first, end, REMEMBERED, _MOST_REMEMBERED)
+        return fresh + _MEMORY * np.where(np.isnan(mean), self._usual, mean)
 
     @property
     def scaler(self) -> StandardScaler:
@@ -190,10 +211,10 @@ def _base(
 
 
 def _features(base: NDArray[np.float64], evidence: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Join the features. The root keeps apart what is strange and what is absurd for thresholds drawn evenly."""
+    """Join the features. The root keeps apart what is usual and what is strange for thresholds drawn evenly."""
     features = np.empty((len(base), base.shape[1] + evidence.shape[1]), dtype=np.float32)
     features[:, : base.shape[1]] = base
-    features[:, base.shape[1] :] = np.sqrt(np.minimum(evidence, STRANGEST))
+    features[:, base.shape[1] :] = np.sqrt(evidence)
     return features
 
 

@@ -281,13 +281,21 @@ def test_the_last_six_hours_start_where_they_should():
     assert context.recent.tolist() == [0, 0, 0, 1, 4]
 
 
+def test_the_last_week_starts_where_it_should():
+    at = ["2026-03-02T09:59Z", "2026-03-02T10:00Z", "2026-03-05T09:00Z", "2026-03-09T10:00Z", "2026-05-01T00:00Z"]
+    context = _context(_frame([("a", t, 1.0) for t in at] + [("b", at[-1], 1.0)]))
+    assert context.week.tolist() == [0, 0, 0, 1, 4, 5]
+
+
 def test_whole_sensors_keep_their_history():
     whole = _context(_irregular(3, sensors=4))
     names = whole.rows.sensor.values()
     chosen = np.flatnonzero((names == "s1") | (names == "s3"))
     part = whole_sensors(whole, chosen)
     np.testing.assert_array_equal(_table(part), _table(whole)[chosen])
-    np.testing.assert_array_equal(part.recent - part.first, (whole.recent - whole.first)[chosen])
+    for name in ("recent", "week"):
+        start, before = getattr(part, name) - part.first, getattr(whole, name) - whole.first
+        np.testing.assert_array_equal(start, before[chosen])
 
 
 def test_sensors_by_name_do_not_depend_on_the_order_of_rows():

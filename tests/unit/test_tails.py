@@ -51,20 +51,25 @@ def test_durations_are_strange_only_where_they_are_long():
     np.testing.assert_allclose(_surprise(tails, asked), asked, atol=0.3)  # -log exp(-x)
 
 
-def test_beyond_the_last_node_the_tail_is_exponential():
+def test_beyond_the_last_node_the_tail_is_a_generalised_pareto_one():
     tails = _fit(np.random.default_rng(3).laplace(0.0, 1.0, 8_000))
-    near, far = _surprise(tails, [10.0, 20.0])
-    assert far - near == pytest.approx(10.0, rel=0.1)
-    assert _surprise(tails, [1e12]).tolist() == [STRANGEST]
+    near, far = tails.nodes[-1, 0, 0, 0], np.array([10.0, 20.0])
+    # Of the exponential tail's scale, which is 1, and shape 0.5.
+    tail = stats.genpareto.logsf(tails.median[0, 0] + far - near, 0.5)
+    np.testing.assert_allclose(_surprise(tails, far), SURPRISE[-1] - tail, rtol=0.05)
+    assert SURPRISE[-1] < _surprise(tails, [1e12])[0] <= STRANGEST
 
 
 def test_faults_in_training_do_not_hide_others():
     rng = np.random.default_rng(4)
     clean = rng.normal(size=4_000)
     faulty = np.where(np.arange(4_000) % 50 == 0, 100.0, clean)  # 2 % at 100 spreads
-    assert _surprise(_fit(faulty), [50.0])[0] > 20
-    stuck = np.where(np.arange(4_000) < 15, 200.0, 0.0)  # 0.4 % of the readings
-    assert _surprise(_fit(stuck, LARGE), [10.0])[0] > 20
+    assert _surprise(_fit(faulty), [50.0])[0] > SURPRISE[-1] + 4
+    stuck = np.maximum(np.arange(4_000) - 3_984.0, 0.0)  # for 15 readings in a row, 0.4 %
+    once, long = _surprise(_fit(stuck, LARGE), [1.0, 15.0])
+    assert once == pytest.approx(SURPRISE[-1])  # two equal values happen by chance
+    assert long > SURPRISE[-1] + 4
+    assert _surprise(_fit(np.zeros(4_000), LARGE), [1.0])[0] > SURPRISE[-1] + 4  # never seen
 
 
 def test_surprise_never_falls_away_from_the_median():
