@@ -252,7 +252,7 @@ def _parts(loaded: Any) -> list[tuple[str, Any, str]]:
         ("MLflow: schema and parameters", loaded, "predict"),
         ("checks and the rest of predict", own, "predict"),
         ("request: read and check rows", served, "parse_request"),
-        ("request: columns parsed", request, "parse_hourly"),
+        ("request: columns parsed", request, "hourly_columns"),
         ("request: panel", request, "build_panel"),
         ("features", served, "build_features"),
         ("estimator: what the trees correct", own._estimator, "predict"),

@@ -188,7 +188,12 @@ class _Country(click.ParamType[str]):
         return text
 
 
-data = option("--data", default="demo", help="demo (simulated), or a CSV or Parquet file, a glob or a folder.")
+data = option(
+    "--data",
+    default="demo",
+    help="demo (simulated); a CSV or Parquet file, a glob or a folder, s3://bucket/folder/*.parquet; "
+    "postgresql://user@host/database?table=sensor_data&since=…&until=…&sensor_type=….",
+)
 timezone = option("--timezone", type=_Timezone(), default="UTC", help="Local time of the calendar features.")
 country = option("--country", type=_Country(), default=None, help="Country of the public holidays; empty for none.")
 random_state = option(

@@ -91,16 +91,23 @@ def parse_hourly(frame: pd.DataFrame) -> pd.DataFrame:
         For a missing column, a wrong type, an infinite or absurdly large value, a time that is not a full hour, a
         negative or fractional count, a holiday flag other than 0 and 1.
     """
-    require_columns(frame.columns, HOURLY_REQUIRED)
+    columns: dict[str, Any] = dict(hourly_columns(frame))
     # As an index: pandas would turn an array of text into its own type, and every reader back, at a millisecond each.
-    columns: dict[str, Any] = {"sensor_id": pd.Index(parse_identifiers(frame["sensor_id"]), dtype=object)}
+    columns["sensor_id"] = pd.Index(columns["sensor_id"], dtype=object)
+    return pd.DataFrame(columns, copy=False)
+
+
+def hourly_columns(frame: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """Return the columns of `parse_hourly` as arrays: a request is small, and tables cost more than its numbers."""
+    require_columns(frame.columns, HOURLY_REQUIRED)
+    columns: dict[str, NDArray[Any]] = {"sensor_id": parse_identifiers(frame["sensor_id"])}
     columns["hour"] = _full_hours(parse_timestamps(frame["timestamp"]))
     for name in (*LOADS, *COVARIATES):
         if name in frame.columns:
             columns[name] = _sized(parse_numbers(frame[name], name), name)
     _check_counts(columns.get("count"))
     _check_flags(columns.get("is_holiday"))
-    return pd.DataFrame(columns, copy=False)
+    return columns
 
 
 def _sized(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
@@ -148,8 +155,8 @@ def _check_flags(flag: NDArray[np.float64] | None) -> None:
         raise InputError("is_holiday must be 0 or 1", place=f"column is_holiday, row {i + 1}", found=flag[i])
 
 
-def build_panel(rows: pd.DataFrame) -> Panel:
-    """Lay rows of `parse_hourly` that have a timestamp on the grid; several rows of one hour become their mean.
+def build_panel(rows: pd.DataFrame | Mapping[str, NDArray[Any]]) -> Panel:
+    """Lay rows that were parsed and have a timestamp on the grid; several rows of one hour become their mean.
 
     Rows of one hour that agree count once, so an exact duplicate changes nothing; rows that differ are averaged over
     their distinct values, so the order of rows does not matter.
@@ -159,8 +166,8 @@ def build_panel(rows: pd.DataFrame) -> Panel:
     InputError
         If the rows span more hours than memory should hold.
     """
-    codes, ids = _sorted_codes(rows["sensor_id"].to_numpy(dtype=object))
-    hour = rows["hour"].to_numpy().astype(np.int64)
+    codes, ids = _sorted_codes(np.asarray(rows["sensor_id"], dtype=object))
+    hour = np.asarray(rows["hour"]).astype(np.int64)
     first_hour = np.full(len(ids), np.iinfo(np.int64).max)
     last_hour = np.full(len(ids), np.iinfo(np.int64).min)
     np.minimum.at(first_hour, codes, hour)
@@ -172,9 +179,9 @@ def build_panel(rows: pd.DataFrame) -> Panel:
     first_cell = np.cumsum(sizes) - n_hours
     cells = first_cell[codes] + hour - first_hour[codes]
     n_cells = int(sizes.sum())
-    load = _scatter(rows["avg_value"].to_numpy(), cells, n_cells)
+    load = _scatter(np.asarray(rows["avg_value"]), cells, n_cells)
     loads = {n: _optional(rows, n, cells, n_cells) for n in LOADS if n != "avg_value"} | {"avg_value": load}
-    covariates = {n: _scatter(rows[n].to_numpy(), cells, n_cells) for n in COVARIATES if n in rows.columns}
+    covariates = {n: _scatter(np.asarray(rows[n]), cells, n_cells) for n in COVARIATES if n in rows}
     return Panel(ids, first_cell, first_hour, n_hours, _origins(load, sizes), loads, covariates)
 
 
@@ -187,10 +194,10 @@ def _sorted_codes(ids: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[
     return rank[codes], unique[order]
 
 
-def _optional(rows: pd.DataFrame, name: str, cells: NDArray[np.int64], n_cells: int) -> NDArray[np.float64]:
-    if name not in rows.columns:
-        return np.full(n_cells, np.nan)
-    return _scatter(rows[name].to_numpy(), cells, n_cells)
+def _optional(
+    rows: pd.DataFrame | Mapping[str, NDArray[Any]], name: str, cells: NDArray[np.int64], n_cells: int
+) -> NDArray[np.float64]:
+    return _scatter(np.asarray(rows[name]), cells, n_cells) if name in rows else np.full(n_cells, np.nan)
 
 
 def _scatter(values: NDArray[np.float64], cells: NDArray[np.int64], n_cells: int) -> NDArray[np.float64]:

@@ -28,6 +28,8 @@ from smartgrid_pyfunc.schema import (
 
 #: What the served model's environment needs; versions are those of the training environment.
 SERVED = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "cloudpickle", "tzdata")
+#: What the load model needs to read fresh history, imported only where that is set up.
+HISTORY = ("pyarrow", "psycopg", "psycopg-binary")
 #: What of the package a served model is made of.
 SERVED_CODE = ("__init__.py", "schema.py", "forest.py", "features", "models")
 
@@ -93,9 +95,10 @@ def input_columns(model_name: str) -> dict[str, list[str]]:
     return {"required": list(required), "optional": list(optional)}
 
 
-def requirements() -> list[str]:
-    """Return the exact pins of the served model's environment."""
-    return [f"{name}=={version(name)}" for name in SERVED]
+def requirements(model_name: str) -> list[str]:
+    """Return the exact pins of a registered model's environment."""
+    names = {LOAD_MODEL: (*SERVED, *HISTORY), ANOMALY_MODEL: SERVED}[model_name]
+    return [f"{name}=={version(name)}" for name in names]
 
 
 @contextmanager
@@ -141,7 +144,7 @@ def log_model(
             code_paths=[str(package)],
             signature=signature_of(model_name),
             input_example=example,
-            pip_requirements=requirements(),
+            pip_requirements=requirements(model_name),
             metadata={"input_columns": input_columns(model_name), **(metadata or {})},
         )
     return info

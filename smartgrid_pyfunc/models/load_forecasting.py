@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features, 
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
 from smartgrid_pyfunc.models.combination import Combination
+from smartgrid_pyfunc.models.fresh_history import FreshHistory, KnownHistory, history_of_environment
 from smartgrid_pyfunc.models.intervals import ResidualQuantiles
 from smartgrid_pyfunc.models.load_estimator import LINEAR_FEATURE, PRIOR, LoadEstimator
 from smartgrid_pyfunc.models.load_history import StoredHistory
@@ -111,6 +113,7 @@ class LoadForecastingModel(StoredModel):
             raise InputError(f"estimator must be one of {', '.join(ESTIMATORS)}", found=self.params.estimator)
         check_timezone(self.params.timezone)
         self._validation: Validation | None = None
+        self._fresh: FreshHistory | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the training parameters by name; `deep` is there for scikit-learn's convention."""
@@ -303,9 +306,10 @@ class LoadForecastingModel(StoredModel):
         """
         with refusing_bad_input():
             checked = ForecastParams.parse(params)
-            request = parse_request(read_table(model_input), self._history.sensors)
-            answer = self._answer(request, checked)
-            if answer["predicted_load"].isna().all():
+            known = self._known_history()
+            request = parse_request(read_table(model_input), known.history.sensors)
+            answer = self._answer(request, checked, known)
+            if pd.isna(answer["predicted_load"].to_numpy()).all():
                 raise InputError(
                     f"no sensor of the request can be forecast: {answer['reason'].iloc[0]}",
                     place=f"sensor {answer['sensor_id'].iloc[0]}",
@@ -313,38 +317,51 @@ class LoadForecastingModel(StoredModel):
                 )
             return answer
 
-    def _answer(self, request: LoadRequest, params: ForecastParams) -> pd.DataFrame:
-        stored = [s for s in request.from_store if s in self._history]
-        unknown = [s for s in request.from_store if s not in self._history]
-        parts = [_without_history(unknown, params, "the sensor is unknown and no history was sent")]
+    def load_context(self, context: Any) -> None:
+        """Read the state that MLflow stored, and learn from the environment where fresh history is to be had."""
+        super().load_context(context)
+        with refusing_bad_input():
+            self._fresh = history_of_environment(self._history)
+
+    def _known_history(self) -> KnownHistory:
+        return self._fresh.current() if self._fresh else KnownHistory(self._history)
+
+    def _answer(self, request: LoadRequest, params: ForecastParams, known: KnownHistory) -> pd.DataFrame:
+        stored = [s for s in request.from_store if s in known.history]
+        unknown = [s for s in request.from_store if s not in known.history]
+        parts = []
+        if unknown:
+            parts.append(_without_history(unknown, params, "the sensor is unknown and no history was sent"))
         if stored:
-            parts.append(self._answer_panel(self._history.panel(stored), params))
+            parts.append(self._answer_panel(known.history.panel(stored), params, known))
         if request.panel is not None:
             parts.append(self._answer_panel(request.panel, params))
-        filled = [part for part in parts if len(part)]
-        answer = pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
+        answer = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
         place = {sensor: i for i, sensor in enumerate(request.sensors)}
-        order = np.argsort(answer["sensor_id"].map(place).to_numpy(), kind="stable")
-        return answer.take(order).reset_index(drop=True)
+        asked = np.array([place[sensor] for sensor in answer["sensor_id"].to_numpy(dtype=object)])
+        if (np.diff(asked) >= 0).all():
+            return answer
+        return answer.take(np.argsort(asked, kind="stable")).reset_index(drop=True)
 
-    def _answer_panel(self, panel: Panel, params: ForecastParams) -> pd.DataFrame:
+    def _answer_panel(self, panel: Panel, params: ForecastParams, known: KnownHistory | None = None) -> pd.DataFrame:
         seen = np.flatnonzero(panel.origin >= 0)
         steps = params.hours_ahead
         sensor = np.repeat(seen, steps)
         horizon = np.tile(np.arange(1, steps + 1), len(seen))
         blind = [str(s) for s in panel.sensor_ids[panel.origin < 0]]
-        missing = _without_history(
-            blind, params, "no observed load among the rows sent, which replace the stored history"
-        )
+        why = "no observed load among the rows sent, which replace the stored history"
         if not len(seen):
-            return missing
+            return _without_history(blind, params, why)
         origin = panel.origin[sensor]
         found = self.forecast(panel, sensor, origin, horizon, level=params.level, use_ml=params.use_ml)
         hours = panel.hour(sensor, origin).astype(np.float64)
+        if known is not None and known.store is not None:
+            notes = known.note(panel.sensor_ids[seen], hours[::steps], time.time())
+            _add_each(found.reason, np.repeat(notes, steps))
         answer = answer_frame(panel.sensor_ids[sensor], hours, horizon, found.values, found.model, found.reason)
         if params.explain:
             answer["drivers"] = pd.Series(self._drivers(found), dtype=object)
-        return pd.concat([answer, missing], ignore_index=True) if len(missing) else answer
+        return pd.concat([answer, _without_history(blind, params, why)], ignore_index=True) if blind else answer
 
     def permutation_importance(
         self, panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64], horizon: NDArray[np.int64]
@@ -482,3 +499,8 @@ def _nothing(n: int) -> NDArray[np.object_]:
 def _add(reason: NDArray[np.object_], where: NDArray[np.bool_], text: str) -> None:
     for i in np.flatnonzero(where):
         reason[i] = f"{reason[i]}; {text}" if reason[i] else text
+
+
+def _add_each(reason: NDArray[np.object_], texts: NDArray[np.object_]) -> None:
+    for text in {text for text in texts if text}:
+        _add(reason, texts == text, text)

@@ -52,6 +52,36 @@ class StoredHistory:
             covariates={name: grid for name, grid in grids.items() if name not in LOADS},
         )
 
+    def updated(self, newer: StoredHistory | None) -> tuple[StoredHistory, frozenset[str]]:
+        """Return this history with that of `newer` for each sensor whose last hour is as late there or later.
+
+        Returns
+        -------
+        history : StoredHistory
+            Of the sensors of both, sorted.
+        names : frozenset of str
+            Those taken from `newer`.
+        """
+        if newer is None:
+            return self, frozenset()
+        mine = dict(zip(self.sensors, self._last_hour.tolist(), strict=True))
+        theirs = dict(zip(newer.sensors, newer._last_hour.tolist(), strict=True))
+        taken = [name for name, hour in theirs.items() if hour >= mine.get(name, hour)]
+        kept = [name for name in mine if name not in set(taken)]
+        mine_at, theirs_at = ([h._number[n] for n in names] for h, names in ((self, kept), (newer, taken)))
+        names = np.array([*kept, *taken], dtype=object)
+        order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+        columns = {
+            name: np.vstack([self._matrix(name)[mine_at], newer._matrix(name)[theirs_at]])[order]
+            for name in dict.fromkeys([*self._columns, *newer._columns])
+        }
+        last = np.concatenate([self._last_hour[mine_at], newer._last_hour[theirs_at]])
+        return StoredHistory(names[order], last[order], columns), frozenset(taken)
+
+    def _matrix(self, name: str) -> NDArray[np.float64]:
+        unknown = np.full((len(self.sensors), HISTORY_HOURS), np.nan)
+        return np.asarray(self._columns.get(name, unknown), dtype=np.float64)
+
     @staticmethod
     def _grid(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.hstack([np.full_like(matrix, np.nan), matrix]).ravel()

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.features.panel import HISTORY_HOURS, LOADS, Panel, build_panel, parse_hourly
+from smartgrid_pyfunc.features.panel import HISTORY_HOURS, LOADS, Panel, build_panel, hourly_columns
 from smartgrid_pyfunc.schema import COVARIATES, MAX_HORIZON, InputError, format_timestamps, require_columns
 
 ALL_SENSORS = "all"
+Rows = dict[str, NDArray[Any]]
 ANSWER = ("sensor_id", "origin", "horizon", "timestamp", "predicted_load", "lower", "upper", "model", "reason")
 
 
@@ -67,17 +68,21 @@ def parse_request(frame: pd.DataFrame, stored: NDArray[np.object_]) -> LoadReque
     history, ``"all"`` for every sensor in `stored`.
     """
     require_columns(frame.columns, ["sensor_id"])
-    rows = parse_hourly(_with_columns(frame))
-    bare = np.isnan(rows["hour"].to_numpy())
+    rows = hourly_columns(_with_columns(frame))
+    bare = np.isnan(rows["hour"])
     if bare.any():
         _check_bare(rows, bare)
-    dated = rows[~bare] if bare.any() else rows
-    own = set(dated["sensor_id"].to_numpy())
-    sensors = list(dict.fromkeys(rows["sensor_id"].to_numpy()))
+    dated = _take(rows, ~bare)
+    own = set(dated["sensor_id"])
+    sensors = list(dict.fromkeys(rows["sensor_id"]))
     if ALL_SENSORS in sensors and ALL_SENSORS not in own:
         sensors = list(dict.fromkeys([*(s for s in sensors if s != ALL_SENSORS), *stored]))
     panel = build_panel(_recent(dated)) if own else None
     return LoadRequest(sensors, panel, [s for s in sensors if s not in own])
+
+
+def _take(rows: Rows, which: NDArray[np.bool_]) -> Rows:
+    return rows if which.all() else {name: column[which] for name, column in rows.items()}
 
 
 def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -87,9 +92,9 @@ def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**dict.fromkeys(missing, None)) if missing else frame
 
 
-def _check_bare(rows: pd.DataFrame, bare: NDArray[np.bool_]) -> None:
-    names = [name for name in (*LOADS, *COVARIATES) if name in rows.columns]
-    valued = bare[:, None] & rows[names].notna().to_numpy()
+def _check_bare(rows: Rows, bare: NDArray[np.bool_]) -> None:
+    names = [name for name in (*LOADS, *COVARIATES) if name in rows]
+    valued = bare[:, None] & ~np.isnan(np.column_stack([rows[name] for name in names]))
     if valued.any():
         i, k = (int(number) for number in np.argwhere(valued)[0])
         raise InputError(
@@ -100,10 +105,10 @@ def _check_bare(rows: pd.DataFrame, bare: NDArray[np.bool_]) -> None:
         )
 
 
-def _recent(rows: pd.DataFrame) -> pd.DataFrame:
+def _recent(rows: Rows) -> Rows:
     """Drop what no feature looks back to, so that one stray old row cannot make a huge grid."""
-    code, sensors = pd.factorize(rows["sensor_id"].to_numpy())
-    hour, observed = rows["hour"].to_numpy(), rows["avg_value"].notna().to_numpy()
+    code, sensors = pd.factorize(rows["sensor_id"])
+    hour, observed = rows["hour"], ~np.isnan(rows["avg_value"])
     last = np.full(len(sensors), np.nan)
     np.fmax.at(last, code[observed], hour[observed])
     origin = last[code]
@@ -111,7 +116,7 @@ def _recent(rows: pd.DataFrame) -> pd.DataFrame:
     # A sensor without any observed load keeps one row: it is answered with a reason.
     _, first = np.unique(code, return_index=True)
     keep[first] |= np.isnan(last)
-    return rows if keep.all() else rows[keep]
+    return _take(rows, keep)
 
 
 def answer_frame(

@@ -30,10 +30,10 @@ def find_files(data: str) -> FileSet:
     Raises
     ------
     InputError
-        If nothing matches, the file has another suffix, or `data` is an address such as ``s3://``.
+        If nothing matches, the file has another suffix, or `data` is an address such as ``https://``.
     """
     if _SCHEME.match(data):
-        raise InputError("data must be local: addresses are not supported yet", found=data, remedy=_REMEDY)
+        raise InputError("data must be a path or an address s3://… or postgresql://…", found=data, remedy=_REMEDY)
     root = _demo_folder() if data == "demo" else Path(data).expanduser()
     candidates = _candidates(root, data)
     paths = tuple(path for path in candidates if _is_supported(path))

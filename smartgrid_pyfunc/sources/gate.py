@@ -80,7 +80,7 @@ _READABLE = {
 }
 _KIND_RULES = {
     "text": (),
-    "number": (Rule("isinf({v})", "must be finite", _NO_VALUE),),
+    "number": (Rule("abs({v}) > 1.7976931348623157e308", "must be finite", _NO_VALUE),),
     "flag": (Rule("{v} NOT IN (0, 1)", "must be true or false", "write true and false, or 1 and 0"),),
     "time": (
         Rule(
@@ -126,6 +126,33 @@ HOURLY = (
 )
 
 
+#: Columns that say whose value it is and when; all others are details.
+KEYS = frozenset({"sensor_id", "sensor_type", "timestamp"})
+_COLUMNS = {
+    ("readings", "hourly"): READING,
+    ("readings", "readings"): READING + READING_DETAILS,
+    ("hourly", "hourly"): HOURLY,
+}
+
+
+def columns_for(kind: str, result: str, *, place: str) -> tuple[Column, ...]:
+    """Return the columns of an input of `kind` that are used to make `result` of it.
+
+    Raises
+    ------
+    InputError
+        For hourly load where readings are needed.
+    """
+    if (kind, result) not in _COLUMNS:
+        raise InputError(
+            "single readings are needed",
+            place=place,
+            found="hourly load",
+            remedy=f"give columns {', '.join(schema.READING_REQUIRED)}",
+        )
+    return _COLUMNS[kind, result]
+
+
 @dataclass(frozen=True)
 class SensorRows:
     """What the counting pass found of one sensor and type."""
@@ -136,6 +163,27 @@ class SensorRows:
     valued: int
     naive: int
     last: datetime
+
+
+def all_laws(columns: Iterable[Column]) -> list[tuple[Column, Rule]]:
+    """Return every rule of `columns` with its column, in the order in which they are told."""
+    return [(column, law) for column in columns for law in column.laws()]
+
+
+def counting(query: str, columns: Sequence[Column], laws: Sequence[Rule]) -> str:
+    """Return SQL, for DuckDB and PostgreSQL alike, that judges the rows of `query`.
+
+    It gives the fields of `SensorRows` for each sensor and type, sorted, and then how often each of `laws` is broken.
+    `query` gives, for each column, ``NAME`` (converted, or NULL) and ``NAME_raw`` (as stored), and ``naive``.
+    """
+    names = {column.name for column in columns}
+    kind = "sensor_type" if "sensor_type" in names else "''"
+    value = "value" if "value" in names else "avg_value"
+    # Judged by the laws; here only so that Python's own calendar holds it.
+    last = "greatest(least(max(timestamp), TIMESTAMP '2200-01-01'), TIMESTAMP '1900-01-01')"
+    counts = ", ".join(["count(*)", f"count({value})", "count(*) FILTER (WHERE naive)", last])
+    counts = ", ".join([counts, *(f"count(*) FILTER (WHERE {law.broken})" for law in laws)])
+    return f"SELECT sensor_id, {kind}, {counts} FROM ({query}) AS judged GROUP BY 1, 2 ORDER BY 1, 2"
 
 
 def kind_of(tables: Sequence[Table]) -> str:
@@ -159,13 +207,23 @@ def kind_of(tables: Sequence[Table]) -> str:
 
 
 def _kind(table: Table) -> str:
-    place, names = str(table.paths[0]), table.names
+    return kind_by_columns(table.names, place=str(table.paths[0]))
+
+
+def kind_by_columns(names: Sequence[str], *, place: str) -> str:
+    """Return ``readings`` or ``hourly`` for a table with columns `names`.
+
+    Raises
+    ------
+    InputError
+        If it is neither or both, or lacks or repeats a column; `place` says where.
+    """
     is_hourly, is_readings = "avg_value" in names, "value" in names
     if is_hourly and is_readings:
-        raise InputError("a file must hold readings (value) or hourly load (avg_value)", place=place, found="both")
+        raise InputError("data must hold readings (value) or hourly load (avg_value)", place=place, found="both")
     if not is_hourly and not is_readings:
         raise InputError(
-            f"a file must hold readings ({', '.join(schema.READING_REQUIRED)}) "
+            f"data must hold readings ({', '.join(schema.READING_REQUIRED)}) "
             f"or hourly load ({', '.join(schema.HOURLY_REQUIRED)})",
             place=place,
             found=", ".join(names),
@@ -188,15 +246,15 @@ _VOCABULARY = {
 }
 
 
-def ignored_columns(tables: Iterable[Table], kind: str) -> tuple[str, ...]:
-    """Names of the columns that have no meaning for `kind`, in file order."""
-    return tuple(dict.fromkeys(name for table in tables for name in table.names if name not in _VOCABULARY[kind]))
+def ignored_columns(names: Iterable[str], kind: str) -> tuple[str, ...]:
+    """Those of the columns `names` that have no meaning for `kind`, each once, in order."""
+    return tuple(dict.fromkeys(name for name in names if name not in _VOCABULARY[kind]))
 
 
-def present(tables: Iterable[Table], columns: Iterable[Column]) -> tuple[Column, ...]:
-    """Those of `columns` that are required or that at least one table has."""
-    names = {name for table in tables for name in table.names}
-    return tuple(column for column in columns if not column.optional or column.name in names)
+def present(names: Iterable[str], columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Those of `columns` that are required or among `names`."""
+    known = set(names)
+    return tuple(column for column in columns if not column.optional or column.name in known)
 
 
 def select(tables: Iterable[Table], columns: Sequence[Column]) -> tuple[str, list[Any]]:
@@ -282,7 +340,7 @@ def inspect(con: duckdb.DuckDBPyConnection, tables: Sequence[Table], columns: Se
     InputError
         For the first bad row of the first bad file, or if there is no row at all.
     """
-    laws = [(column, law) for column in columns for law in column.laws()]
+    laws = all_laws(columns)
     try:
         found = _count(con, tables, columns, [law for _, law in laws])
     except duckdb.OutOfMemoryException:
@@ -302,14 +360,7 @@ def _count(
     con: duckdb.DuckDBPyConnection, tables: Sequence[Table], columns: Sequence[Column], laws: Sequence[Rule]
 ) -> list[Any]:
     query, parameters = select(tables, columns)
-    names = {column.name for column in columns}
-    kind = "sensor_type" if "sensor_type" in names else "''"
-    value = "value" if "value" in names else "avg_value"
-    broken = ", ".join(f"count(*) FILTER (WHERE {law.broken})" for law in laws)
-    counts = f"count(*), count({value}), count(*) FILTER (WHERE naive), max(timestamp), {broken}"
-    return con.execute(
-        f"SELECT sensor_id, {kind}, {counts} FROM ({query}) GROUP BY 1, 2 ORDER BY 1, 2", parameters
-    ).fetchall()
+    return con.execute(counting(query, columns, laws), parameters).fetchall()
 
 
 def _raise_broken(con: duckdb.DuckDBPyConnection, tables: Sequence[Table], columns: Sequence[Column]) -> None:
@@ -346,10 +397,36 @@ def _first_bad(
 
 
 def _refusal(table: Table, column: Column, law: Rule, *, row: int, cell: str | None) -> InputError:
-    is_text = _type(table, column) == "VARCHAR"
-    found = "an empty value" if cell is None else repr(cell) if is_text else f"{cell} ({_type(table, column)})"
-    place = f"{table.paths[0]}, column {column.name}, row {row}"
+    return refusal(
+        column, law, place=f"{table.paths[0]}, column {column.name}, row {row}", cell=cell, kind=_type(table, column)
+    )
+
+
+def refusal(column: Column, law: Rule, *, place: str, cell: str | None, kind: str) -> InputError:
+    """Return the error for a broken law: `cell` is the stored value as text, `kind` its type in the table."""
+    is_text = kind.upper() in {"VARCHAR", "TEXT"}
+    found = "an empty value" if cell is None else repr(cell) if is_text else f"{cell} ({kind})"
     return InputError(f"{column.name} {law.text}", place=place, found=found, remedy=law.remedy)
+
+
+def facts(kind: str, found: Sequence[SensorRows], sensors: Iterable[SensorRows]) -> dict[str, Any]:
+    """Return the fields of the report that follow from the counts `found`, of which `sensors` are used."""
+    sensors = list(sensors)
+    return {
+        "kind": kind,
+        "rows": sum(sensor.rows for sensor in found),
+        "naive_timestamps": sum(sensor.naive for sensor in sensors),
+        "rows_without_value": sum(sensor.rows - sensor.valued for sensor in sensors),
+        "unused_types": _rows_by_type(sensor for sensor in found if sensor not in sensors),
+        "unknown_types": _rows_by_type(s for s in sensors if s.sensor_type and s.sensor_type not in schema.UNITS),
+    }
+
+
+def _rows_by_type(sensors: Iterable[SensorRows]) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for sensor in sensors:
+        rows[sensor.sensor_type] = rows.get(sensor.sensor_type, 0) + sensor.rows
+    return dict(sorted(rows.items()))
 
 
 def count_unordered(con: duckdb.DuckDBPyConnection, tables: Sequence[Table], columns: Sequence[Column]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.schema import COVARIATES, InputError
-from smartgrid_pyfunc.sources.checked import (
-    Arrays,
-    CheckedInput,
-    Progress,
-    changes,
-    concatenate,
-    mean_of_groups,
-    merge_repeated,
-    open_checked,
-    require_one_type,
-    sensor_frame,
-)
+from smartgrid_pyfunc.sources.aggregation import Arrays, concatenate, merge_repeated, sensor_frame
 from smartgrid_pyfunc.sources.gate import SensorRows
+from smartgrid_pyfunc.sources.inputs import Input, Progress, open_input, require_one_type
 from smartgrid_pyfunc.sources.report import HOUR, InputReport, count_gap_hours, digest
 
 _VALUES = ("avg_value", "min_value", "max_value", "count")
@@ -67,7 +57,7 @@ def load_hourly(data: str, *, sensor_type: str = "power,energy", on_progress: Pr
     InputError
         If the input breaks a rule of the gate or no hour is left.
     """
-    with open_checked(data, "hourly", on_progress) as source:
+    with open_input(data, "hourly", on_progress) as source:
         make = _from_hourly if source.kind == "hourly" else _from_readings
         load = make(source, sensor_type)
     if on_progress:
@@ -75,19 +65,17 @@ def load_hourly(data: str, *, sensor_type: str = "power,energy", on_progress: Pr
     return load
 
 
-def _from_hourly(source: CheckedInput, sensor_type: str) -> HourlyLoad:
+def _from_hourly(source: Input, sensor_type: str) -> HourlyLoad:
     rows = concatenate(list(source.stream(source.found, drop_empty="avg_value")))
     if not rows:
-        raise InputError(
-            "avg_value must be known for at least one hour", place=str(source.files.paths[0]), found="none"
-        )
+        raise InputError("avg_value must be known for at least one hour", place=source.place, found="none")
     merged, duplicates, conflicts = merge_repeated(rows, "avg_value")
     return _load(source, source.found, merged, duplicates_dropped=duplicates, conflicts=conflicts)
 
 
-def _from_readings(source: CheckedInput, sensor_type: str) -> HourlyLoad:
+def _from_readings(source: Input, sensor_type: str) -> HourlyLoad:
     sensors = _selected(source, sensor_type)
-    hours, duplicates, conflicts = _aggregate(source.stream(sensors, drop_empty="value"))
+    hours, duplicates, conflicts = source.hours(sensors)
     if not hours:
         raise InputError("value must be known for at least one reading", place=_types(sensors), found="none")
     complete = ~_in_progress(hours, _last_readings(sensors))
@@ -104,13 +92,13 @@ def _from_readings(source: CheckedInput, sensor_type: str) -> HourlyLoad:
     return _load(source, sensors, kept, **counts)
 
 
-def _selected(source: CheckedInput, sensor_type: str) -> list[SensorRows]:
+def _selected(source: Input, sensor_type: str) -> list[SensorRows]:
     wanted = {name.strip() for name in sensor_type.split(",")} - {""}
     sensors = [sensor for sensor in source.found if sensor.sensor_type in wanted]
     if not sensors:
         raise InputError(
             f"data must hold readings of sensor_type {', '.join(sorted(wanted)) or '(none given)'}",
-            place=str(source.files.paths[0]),
+            place=source.place,
             found=_types(source.found),
             remedy="choose among these with sensor_type",
         )
@@ -127,46 +115,6 @@ def _last_readings(sensors: Sequence[SensorRows]) -> NDArray[np.int64]:
     return np.array([sensor.last for sensor in sensors], dtype="datetime64[us]").astype(np.int64)
 
 
-def _aggregate(batches: Iterable[Arrays]) -> tuple[Arrays, int, int]:
-    """Return the hours of sorted readings, with the counts of duplicates and conflicts."""
-    parts: list[Arrays] = []
-    duplicates = conflicts = 0
-    for batch in _cut_at_hours(batches):
-        readings, repeated, contradicting = merge_repeated(batch, "value")
-        parts.append(_hours(readings))
-        duplicates += repeated
-        conflicts += contradicting
-    return concatenate(parts), duplicates, conflicts
-
-
-def _cut_at_hours(batches: Iterable[Arrays]) -> Iterator[Arrays]:
-    """Move the unfinished hour at the end of each batch to the next one."""
-    rest: list[Arrays] = []
-    for batch in batches:
-        rows = concatenate([*rest, batch])
-        cut = int(_hour_starts(rows)[-1])
-        rest = [{name: column[cut:] for name, column in rows.items()}]
-        if cut:
-            yield {name: column[:cut] for name, column in rows.items()}
-    yield from rest
-
-
-def _hour_starts(rows: Arrays) -> NDArray[np.int64]:
-    return np.flatnonzero(changes(rows["sensor"], rows["timestamp"] // HOUR))
-
-
-def _hours(readings: Arrays) -> Arrays:
-    starts, values = _hour_starts(readings), readings["value"]
-    return {
-        "sensor": readings["sensor"][starts],
-        "timestamp": readings["timestamp"][starts] // HOUR * HOUR,
-        "avg_value": mean_of_groups(values, starts),
-        "min_value": np.minimum.reduceat(values, starts),
-        "max_value": np.maximum.reduceat(values, starts),
-        "count": np.diff(np.append(starts, len(values))).astype(np.float64),
-    }
-
-
 def _in_progress(hours: Arrays, last_readings: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return True for the last hour of each sensor whose readings do not yet reach its end."""
     sensor = hours["sensor"]
@@ -178,7 +126,7 @@ def _in_progress(hours: Arrays, last_readings: NDArray[np.int64]) -> NDArray[np.
     return result
 
 
-def _load(source: CheckedInput, sensors: Sequence[SensorRows], hours: Arrays, **counts: Any) -> HourlyLoad:
+def _load(source: Input, sensors: Sequence[SensorRows], hours: Arrays, **counts: Any) -> HourlyLoad:
     frame = sensor_frame([sensor.sensor_id for sensor in sensors], hours["sensor"], hours["timestamp"])
     for name in (*_VALUES, *(name for name in COVARIATES if name in hours)):
         frame[name] = hours.get(name, np.full(len(frame), np.nan))

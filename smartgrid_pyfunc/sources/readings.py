@@ -9,18 +9,9 @@ import numpy as np
 import pandas as pd
 
 from smartgrid_pyfunc.schema import LABEL
-from smartgrid_pyfunc.sources.checked import (
-    Arrays,
-    CheckedInput,
-    Progress,
-    changes,
-    concatenate,
-    kind_of_data,
-    open_checked,
-    require_one_type,
-    sensor_frame,
-)
+from smartgrid_pyfunc.sources.aggregation import Arrays, changes, concatenate, sensor_frame
 from smartgrid_pyfunc.sources.hourly import HourlyLoad, load_hourly
+from smartgrid_pyfunc.sources.inputs import Input, Progress, kind_of_data, open_input, require_one_type
 from smartgrid_pyfunc.sources.report import InputReport, count_gap_hours, digest
 
 
@@ -62,7 +53,7 @@ def load_readings(data: str, *, hourly_as: str | None = None, on_progress: Progr
     """
     if hourly_as is not None and kind_of_data(data) == "hourly":
         return _averages(load_hourly(data, on_progress=on_progress), hourly_as)
-    with open_checked(data, "readings", on_progress) as source:
+    with open_input(data, "readings", on_progress) as source:
         require_one_type(source.found)
         rows = concatenate(list(source.stream(source.found)))
         kept, counts = _drop_duplicates(rows)
@@ -95,7 +86,7 @@ def _drop_duplicates(rows: Arrays) -> tuple[Arrays, dict[str, int]]:
     return kept, counts
 
 
-def _frame(source: CheckedInput, rows: Arrays) -> pd.DataFrame:
+def _frame(source: Input, rows: Arrays) -> pd.DataFrame:
     frame = sensor_frame([sensor.sensor_id for sensor in source.found], rows["sensor"], rows["timestamp"])
     types = pd.array([sensor.sensor_type for sensor in source.found], dtype="str")
     frame.insert(1, "sensor_type", pd.Series(types.take(rows["sensor"])))
@@ -108,7 +99,7 @@ def _frame(source: CheckedInput, rows: Arrays) -> pd.DataFrame:
     return frame
 
 
-def _report(source: CheckedInput, frame: pd.DataFrame, rows: Arrays, counts: dict[str, Any]) -> InputReport:
+def _report(source: Input, frame: pd.DataFrame, rows: Arrays, counts: dict[str, Any]) -> InputReport:
     known = ~np.isnan(rows["value"])
     return InputReport(
         result="readings",

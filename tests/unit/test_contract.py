@@ -374,6 +374,8 @@ SERVED = {"", "schema", "features", "models", "forest"}
 SERVED_LIBRARIES = {"numpy", "pandas", "sklearn", "scipy"}
 #: Used by training alone, inside a function, so that loading and serving never import it: holidays become dates.
 TRAINING_ONLY = {("features", "holidays"), ("models", "lightgbm")}
+#: Drivers of a store of fresh history, imported inside a function, where the server is told of one.
+HISTORY_ONLY = {("models", "psycopg"), ("models", "pyarrow")}
 SERVED_MLFLOW = ("mlflow.pyfunc", "mlflow.exceptions", "mlflow.protos", "mlflow.models")
 #: Imported where a user asks for it, with an error that says what to install.
 OPTIONAL_LIBRARIES = {"boto3", "pyspark"}
@@ -398,7 +400,7 @@ def test_the_served_core_imports_nothing_heavy(path: Path) -> None:
         if found.top == "mlflow":
             assert _unit_of(path) == "models", place
             assert any(found.name == m or found.name.startswith(f"{m}.") for m in SERVED_MLFLOW), place
-        elif (_unit_of(path), found.top) in TRAINING_ONLY:
+        elif (_unit_of(path), found.top) in TRAINING_ONLY | HISTORY_ONLY:
             assert not found.at_import, place
         else:
             assert found.top in allowed, place

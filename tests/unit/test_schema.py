@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smartgrid_pyfunc import schema
 from smartgrid_pyfunc.schema import (
     InputError,
     format_timestamps,
@@ -321,3 +322,28 @@ def test_written_times_are_read_back_and_each_stands_alone() -> None:
     assert np.array_equal(parse_timestamps(pd.Series(text, dtype=object)), times, equal_nan=True)
     assert [format_timestamps(times[i : i + 1])[0] for i in range(len(times))] == text.tolist()
     assert len(format_timestamps(times[:0])) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-02-30T00:00:00Z",
+        "2026-03-01T12:00:00",
+        "2026-03-01T25:00:00Z",
+        "2026-03-01T12:00:00Z\n",
+        "2026-03-01T12:00:0٣Z",
+        "",
+        "2026-03-01T12:00:00Z\n2026-03-01T13:00:00Z",
+    ],
+)
+def test_only_the_usual_form_of_times_takes_the_fast_way(text: str) -> None:
+    values = np.array(["2026-03-01T12:00:00Z", text], dtype=object)
+    assert schema._usual_timestamps(values) is None
+    assert schema._usual_timestamps(np.array([text, None], dtype=object)) is None
+
+
+def test_the_fast_way_finds_the_times_that_pandas_finds() -> None:
+    times = pd.date_range("1900-01-01", "2199-12-31", freq="97h11min13s", tz="UTC")
+    text = pd.Series(times.strftime("%Y-%m-%dT%H:%M:%SZ").to_numpy(dtype=object), dtype=object)
+    assert schema._usual_timestamps(text.to_numpy()) is not None
+    assert (parse_timestamps(text) == times.tz_localize(None).to_numpy().astype("datetime64[us]")).all()

@@ -197,7 +197,7 @@ BAD_FILES = {
     "late latin-1": ((READINGS + FULL_HOUR * 900 + "é,power,2026-03-01,1\n").encode("latin-1"), "must be UTF-8"),
     "utf-16": ((READINGS + FULL_HOUR).encode("utf-16"), "a CSV file must be UTF-8"),
     "missing column": (b"sensor_id,timestamp,value\na,2026-03-01,1\n", "column sensor_type is required"),
-    "neither kind": (b"sensor_id,timestamp,Value\na,2026-03-01,1\n", "a file must hold readings"),
+    "neither kind": (b"sensor_id,timestamp,Value\na,2026-03-01,1\n", "data must hold readings"),
     "both kinds": (b"sensor_id,sensor_type,timestamp,value,avg_value\na,b,2026-03-01,1,1\n", "found both"),
     "column twice": (b"sensor_id,sensor_type,timestamp,value,value\na,b,2026-03-01,1,1\n", "must occur once"),
 }
@@ -228,9 +228,9 @@ def test_truncated_files_are_refused(tmp_path):
     assert "a file must be complete" in str(refusal(write(tmp_path, READINGS, "plain.csv.gz")))
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/x.parquet", "postgresql://u@h/db", "https://x/y.csv"])
-def test_addresses_are_not_supported_yet(address):
-    assert "not supported yet" in str(refusal(address))
+@pytest.mark.parametrize("address", ["https://x/y.csv", "mysql://u@h/db", "gs://bucket/x"])
+def test_other_addresses_are_refused(address):
+    assert "a path or an address s3://… or postgresql://…" in str(refusal(address))
 
 
 def test_nothing_to_read_is_refused(tmp_path):
