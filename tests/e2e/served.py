@@ -157,7 +157,7 @@ def serving_all(command: list[str], chosen: Mapping[str, Any], uri: str, output:
         left = served.descendants() if process.poll() is None else []
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            assert process.wait(timeout=60) == 0, served.said()
         _, alive = psutil.wait_procs(left, timeout=20)
         for one in alive:
             one.kill()
