@@ -60,3 +60,35 @@ def postgres() -> Iterator[str]:
         pytest.skip("PostgreSQL is missing: apt-get install postgresql")
     with part_folder() as folder, started("postgres.sh", folder, free_port(), POSTGRES_PASSWORD="s3cret/@:") as url:
         yield url.replace("smartgrid@", "smartgrid:s3cret%2F%40%3A@")
+
+
+@contextmanager
+def object_store(**environment: str) -> Iterator[dict[str, str]]:
+    """An S3 object store of the test's own; gives the environment variables with which clients reach it."""
+    if not all(shutil.which(f"swift-{kind}-server") for kind in ("proxy", "account", "container", "object")):
+        pytest.skip("Swift is missing: apt-get install swift-proxy swift-account swift-container swift-object")
+    secret = "a/secret+of-the-test"
+    with (
+        part_folder() as folder,
+        started("object-store.sh", folder, free_ports(4), AWS_SECRET_ACCESS_KEY=secret, **environment) as url,
+    ):
+        yield {
+            "MLFLOW_S3_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "smartgrid:smartgrid",
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def free_ports(number: int) -> int:
+    """Return the first of `number` neighbouring ports that nobody uses at this moment."""
+    while True:
+        first = free_port()
+        try:
+            for port in range(first, first + number):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -30,11 +31,12 @@ class FileInput:
     kind: str
     columns: tuple[Column, ...]
     found: list[SensorRows]
+    name_of: Callable[[Path], str] = str
 
     @property
     def place(self) -> str:
         """The first file."""
-        return str(self.files.paths[0])
+        return self.name_of(self.files.paths[0])
 
     def stream(self, sensors: Sequence[SensorRows], *, drop_empty: str = "") -> Iterator[Arrays]:
         """Yield batches of sorted rows; see `inputs.Input.stream`.
@@ -61,17 +63,21 @@ class FileInput:
         """Return the fields of the report; see `inputs.Input.facts`."""
         names = (name for table in self.tables for name in table.names)
         return gate.facts(self.kind, self.found, sensors) | {
-            "files": tuple(str(path) for table in self.tables for path in table.paths),
+            "files": tuple(self.name_of(path) for table in self.tables for path in table.paths),
             "unordered_rows": gate.count_unordered(self.con, self.tables, self.columns),
             "ignored_columns": gate.ignored_columns(names, self.kind),
-            "ignored_files": tuple(str(path) for path in self.files.skipped),
+            "ignored_files": tuple(self.name_of(path) for path in self.files.skipped),
             "partition_keys": self.files.partition_keys,
         }
 
 
 @contextmanager
-def open_files(data: str, result: str, say: Callable[[str], None]) -> Iterator[FileInput]:
+def open_files(
+    data: str, result: str, say: Callable[[str], None], name_of: Callable[[Path], str] = str
+) -> Iterator[FileInput]:
     """Find, open and judge the files of `data`, from which `result` (``readings`` or ``hourly``) will be made.
+
+    The report names a file as `name_of` does.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def open_files(data: str, result: str, say: Callable[[str], None]) -> Iterator[F
         say(f"Checking {len(files.paths)} file(s) of {'readings' if kind == 'readings' else 'hourly load'}")
         found = gate.inspect(con, tables, columns)
         say(f"Checked {sum(sensor.rows for sensor in found):,} rows of {len(found):,} sensor(s)")
-        yield FileInput(con, files, tables, kind, columns, found)
+        yield FileInput(con, files, tables, kind, columns, found, name_of)
 
 
 def kind_of_files(data: str) -> str:

@@ -72,8 +72,9 @@ def open_input(data: str, result: str, on_progress: Progress | None) -> Iterator
         with database.open_table(data, result, say) as table:
             yield table
     elif object_store.is_address(data):
-        with object_store.downloaded(data, say) as folder, file_input.open_files(folder, result, say) as files:
-            yield files
+        with object_store.downloaded(data, say) as (folder, name_of):
+            with file_input.open_files(folder, result, say, name_of) as files:
+                yield files
     else:
         with file_input.open_files(data, result, say) as files:
             yield files
@@ -84,7 +85,7 @@ def kind_of_data(data: str) -> str:
     if database.is_address(data):
         return database.kind_of_table(data)
     if object_store.is_address(data):
-        with object_store.downloaded(data, _silent, most_files=1) as folder:
+        with object_store.downloaded(data, _silent, most_files=1) as (folder, _):
             return file_input.kind_of_files(folder)
     return file_input.kind_of_files(data)
 

@@ -28,7 +28,9 @@ def is_address(data: str) -> bool:
 
 
 @contextmanager
-def downloaded(data: str, say: Callable[[str], None], *, most_files: int | None = None) -> Iterator[str]:
+def downloaded(
+    data: str, say: Callable[[str], None], *, most_files: int | None = None
+) -> Iterator[tuple[str, Callable[[Path], str]]]:
     """Bring the CSV and Parquet objects that `data` names into a folder that is gone when the block ends.
 
     Credentials are those of the environment, a shared file or the machine's role, as boto3 finds them.
@@ -44,8 +46,10 @@ def downloaded(data: str, say: Callable[[str], None], *, most_files: int | None 
 
     Yields
     ------
-    str
-        The folder; errors of its files name the objects.
+    folder : str
+        Errors of its files name the objects.
+    name_of : callable
+        The address of the object that a file of the folder is.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def downloaded(data: str, say: Callable[[str], None], *, most_files: int | None 
     with tempfile.TemporaryDirectory(prefix="smartgrid-s3-") as folder:
         _download(bucket, pattern, Path(folder), say, most_files)
         try:
-            yield folder
+            yield folder, lambda path: str(path).replace(folder, f"{_SCHEME}{bucket}", 1)
         except InputError as error:
             place = error.place.replace(folder, f"{_SCHEME}{bucket}")
             raise InputError(error.rule, place=place, found=error.found, remedy=error.remedy) from None
@@ -70,7 +74,7 @@ def _download(bucket: str, pattern: str, folder: Path, say: Callable[[str], None
 
     place = f"{_SCHEME}{bucket}/{pattern}"
     try:
-        client = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None)
+        client = boto3.session.Session().client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None)
         objects = _matching(_list(client, bucket, pattern), pattern)[:most]
         if not objects:
             raise InputError("data must match at least one CSV or Parquet object", place=place, found="none")
