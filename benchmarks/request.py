@@ -16,46 +16,20 @@ import http.client
 import json
 import os
 import platform
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from servers import AHEAD, HISTORY, as_asked, logged_echo, logged_model, request_body, served
 
-_REPOSITORY = Path(__file__).resolve().parents[1]
-_HISTORY, _AHEAD = 672, 24
-_PATIENCE = 120  # s until a server answers
 _TARGET_RATIO, _TARGET_MB, _TARGET_LOAD = 1.5, 25.0, 0.5
-_ECHO = '''
-import pandas as pd
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
-
-
-class Echo(PythonModel):
-    """Answers the first rows of a request, with the columns of a forecast."""
-
-    def predict(self, context, model_input, params=None):
-        rows = model_input.iloc[: params["hours_ahead"]]
-        load = rows["avg_value"]
-        return pd.DataFrame({
-            "sensor_id": rows["sensor_id"], "origin": rows["timestamp"], "horizon": range(1, len(rows) + 1),
-            "timestamp": rows["timestamp"], "predicted_load": load, "lower": load, "upper": load,
-            "model": "echo", "reason": None,
-        })
-
-
-set_model(Echo())
-'''
 _LOAD = """
 import os, resource, sys, time
 import mlflow, mlflow.pyfunc, numpy, pandas, scipy.stats, sklearn.ensemble
@@ -77,98 +51,18 @@ def main() -> None:
     parser.add_argument("--profile", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.profile:
-        _print_profile(arguments.profile, _request(arguments.orient))
+        _print_profile(arguments.profile, request_body(arguments.orient))
         return
-    sys.path.insert(0, str(_REPOSITORY))
     with tempfile.TemporaryDirectory(prefix="smartgrid-request-") as name:
         folder = Path(name)
         os.chdir(folder)  # where MLflow lays its store
-        model = Path(arguments.model).resolve() if arguments.model else _logged_model(folder, arguments.estimator)
-        body = _request(arguments.orient)
+        model = Path(arguments.model).resolve() if arguments.model else logged_model(folder, arguments.estimator)
+        body = request_body(arguments.orient)
         _print_head(body, arguments.orient)
-        with _served(_logged_echo(folder), folder) as echo, _served(model, folder) as ours:
-            _print_times(*_in_turn([echo, ours], body, arguments.requests))
+        with served(logged_echo(folder), folder) as echo, served(model, folder) as ours:
+            _print_times(*_in_turn([echo.port, ours.port], body, arguments.requests))
         _profiled(model, arguments.orient)
         _print_weight(model)
-
-
-def _logged_model(folder: Path, estimator: str) -> Path:
-    import mlflow
-
-    from smartgrid_pyfunc.lifecycle import packaging
-    from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
-    from smartgrid_pyfunc.schema import LOAD_MODEL
-    from smartgrid_pyfunc.sources import load_hourly
-    from smartgrid_pyfunc.training.load_forecasting import example_request
-
-    hourly = load_hourly("demo").frame
-    fitted = LoadForecastingModel(estimator=estimator).fit(hourly)
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.create_experiment("request", str(folder / "artifacts"))
-    mlflow.set_experiment("request")
-    with mlflow.start_run():
-        info = packaging.log_model(fitted, LOAD_MODEL, example_request(hourly))
-    return Path(mlflow.artifacts.download_artifacts(info.model_uri))
-
-
-def _logged_echo(folder: Path) -> Path:
-    import mlflow
-
-    from smartgrid_pyfunc.lifecycle.packaging import signature_of
-    from smartgrid_pyfunc.schema import LOAD_MODEL
-
-    code, target = folder / "echo.py", folder / "echo"
-    code.write_text(_ECHO, encoding="utf-8")
-    mlflow.pyfunc.save_model(
-        target, python_model=str(code), signature=signature_of(LOAD_MODEL), pip_requirements=["mlflow"]
-    )
-    return target
-
-
-def _request(orient: str) -> bytes:
-    """Return the body of a request: four weeks of made-up load of a sensor that no model has seen."""
-    import pandas as pd
-
-    rng, hour = np.random.default_rng(0), np.arange(_HISTORY)
-    load = 300 + 80 * np.sin(hour / 24 * 2 * np.pi) + 30 * np.sin(hour / 168 * 2 * np.pi) + rng.normal(0, 8, _HISTORY)
-    times = pd.date_range("2026-03-02", periods=_HISTORY, freq="h").strftime("%Y-%m-%dT%H:%M:%SZ")
-    rows = pd.DataFrame({"sensor_id": "substation 7", "timestamp": times, "avg_value": np.round(load, 2)})
-    table = json.loads(rows.to_json(orient=orient, index=False) if orient == "split" else rows.to_json(orient=orient))
-    return json.dumps({f"dataframe_{orient}": table, "params": {"hours_ahead": _AHEAD}}).encode()
-
-
-@contextmanager
-def _served(model: Path, folder: Path) -> Iterator[int]:
-    """Serve `model` on a free port; stop the server, which leads a process group of its own, at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with (folder / f"server-{port}.log").open("w") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"PATH": path}
-        )
-    try:
-        _wait(server, port)
-        yield port
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
-
-
-def _wait(server: subprocess.Popen[bytes], port: int) -> None:
-    until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/ping")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise RuntimeError(f"The server on port {port} does not answer: exit code {server.poll()}.")
 
 
 def _in_turn(ports: list[int], body: bytes, requests: int) -> tuple[np.ndarray, np.ndarray]:
@@ -183,13 +77,9 @@ def _in_turn(ports: list[int], body: bytes, requests: int) -> tuple[np.ndarray, 
             text = answer.read()
             if i >= 0:
                 spent[j, i] = 1e3 * (time.perf_counter() - start)
-            if answer.status != 200 or not _as_asked(json.loads(text)["predictions"]):
+            if answer.status != 200 or not as_asked(json.loads(text)["predictions"]):
                 raise RuntimeError(f"The server on port {ports[j]} answered {answer.status}: {text[:300]!r}")
     return spent[0], spent[1]
-
-
-def _as_asked(rows: list[dict[str, Any]]) -> bool:
-    return len(rows) == _AHEAD and all(row["model"] not in (None, "seasonal_naive") for row in rows)
 
 
 def _print_head(body: bytes, orient: str) -> None:
@@ -198,7 +88,7 @@ def _print_head(body: bytes, orient: str) -> None:
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {versions}, {platform.machine()};", end=" "
     )
-    print(f"{_HISTORY} hours of one sensor, dataframe_{orient}, {len(body) / 1e3:.0f} kB; {_AHEAD} h ahead\n")
+    print(f"{HISTORY} hours of one sensor, dataframe_{orient}, {len(body) / 1e3:.0f} kB; {AHEAD} h ahead\n")
 
 
 def _print_times(echo: np.ndarray, ours: np.ndarray) -> None:

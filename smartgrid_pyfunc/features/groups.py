@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.calendar import CALENDAR
-from smartgrid_pyfunc.features.load import CHANGES, LINEAR_LEVELS, Design
+from smartgrid_pyfunc.features.design import CHANGES, LINEAR_LEVELS, Design
 from smartgrid_pyfunc.features.weather import TEMPERATURE
 
 LAST_HOURS, DAYS, WEEKS = "last hours", "same hour of earlier days", "same hour of earlier weeks"
@@ -43,9 +44,14 @@ def group_of(feature: str) -> str:
     return found or next((group for prefix, group in _PREFIXES.items() if feature.startswith(prefix)), OTHER)
 
 
+@cache
+def _history_groups() -> tuple[str, ...]:
+    return tuple(map(group_of, (*LINEAR_LEVELS, *CHANGES)))
+
+
 def input_groups(inputs: Mapping[str, NDArray[Any]]) -> dict[str, tuple[str, ...]]:
     """Return the group of every column of `Design.inputs`, by block."""
-    fixed = {"history": tuple(map(group_of, (*LINEAR_LEVELS, *CHANGES))), "around": _AROUND}
+    fixed = {"history": _history_groups(), "around": _AROUND}
     alike = {"clock": CLOCK, "holiday": HOLIDAYS, "temperature": WEATHER, "past_temperature": WEATHER}
     return fixed | {name: (alike[name],) * block.shape[1] for name, block in inputs.items() if name in alike}
 

@@ -38,17 +38,17 @@ _TOLERANCE = 1.0  # s by which a clock may run ahead of the end of the hour
 _WINDOW = HISTORY_HOURS + HOURS_A_WEEK
 
 #: One row per sensor and hour; times as seconds since 1970-01-01 UTC. Naive times are UTC, as the session's zone is.
-_HOURS_SQL = f"""
+_HOURS_SQL = """
 COPY (
     WITH load AS (
         SELECT sensor_id::text AS sensor_id, sensor_type::text AS sensor_type,
                extract(epoch FROM "timestamp"::timestamptz)::float8 AS at,
                CASE WHEN value::float8 > '-Infinity' AND value::float8 < 'Infinity' THEN value::float8 END AS value
-        FROM {TABLE}
-        WHERE sensor_type IN {LOAD_TYPES} AND "timestamp" <= to_timestamp(%(now)s)
+        FROM {table}
+        WHERE sensor_type IN ({types}) AND "timestamp" <= to_timestamp({now})
           AND "timestamp" >= (
-              SELECT date_trunc('hour', max("timestamp")) - {_WINDOW} * interval '1 hour'
-              FROM {TABLE} WHERE "timestamp" <= to_timestamp(%(now)s)
+              SELECT date_trunc('hour', max("timestamp")) - {window} * interval '1 hour'
+              FROM {table} WHERE "timestamp" <= to_timestamp({now})
           )
     ), instants AS (
         SELECT sensor_id, sensor_type, at, avg(DISTINCT value) AS value FROM load GROUP BY 1, 2, 3
@@ -92,7 +92,8 @@ def open_store(address: str) -> Store:
     Parameters
     ----------
     address : str
-        ``postgresql://…`` with the table ``sensor_data``, or a folder of Parquet files of readings or hourly load.
+        ``postgresql://…``, with ``?table=`` for another table than ``sensor_data``, or a folder of Parquet files of
+        readings or hourly load.
 
     Raises
     ------
@@ -108,7 +109,19 @@ def open_store(address: str) -> Store:
             found=f"{scheme[1]}://…",
             remedy="correct SMARTGRID_HISTORY or unset it",
         )
-    return Store("the history database", _secrets(address), lambda now, timeout: _read_database(address, now, timeout))
+    url, table = _without_table(address)
+    return Store(
+        "the history database", _secrets(address), lambda now, timeout: _read_database(url, table, now, timeout)
+    )
+
+
+def _without_table(address: str) -> tuple[str, tuple[str, ...]]:
+    """Return what libpq understands of the URL, and the table's name, after that of its schema if it has one."""
+    start, mark, query = address.partition("?")
+    options = [pair for pair in query.split("&") if pair]
+    named = [urllib.parse.unquote(pair.removeprefix("table=")) for pair in options if pair.startswith("table=")]
+    rest = "&".join(pair for pair in options if not pair.startswith("table="))
+    return start + (mark + rest if rest else ""), tuple((named[-1] if named else TABLE).split("."))
 
 
 def _secrets(url: str) -> tuple[str, ...]:
@@ -117,8 +130,14 @@ def _secrets(url: str) -> tuple[str, ...]:
     return (url, *(text for one in raw for text in (one, urllib.parse.unquote(one)) if text))
 
 
-def _read_database(url: str, now: float, timeout: float) -> pd.DataFrame:
+def _read_database(url: str, table: tuple[str, ...], now: float, timeout: float) -> pd.DataFrame:
     import psycopg  # the driver is needed only where a database is named
+    from psycopg import sql
+
+    types = sql.SQL(", ").join(map(sql.Literal, LOAD_TYPES))
+    query = sql.SQL(_HOURS_SQL).format(
+        table=sql.Identifier(*table), types=types, window=sql.Literal(_WINDOW), now=sql.Literal(now)
+    )
 
     limits = f"-c statement_timeout={int(timeout * 1000)} -c timezone=UTC -c default_transaction_read_only=on"
     seconds = max(int(timeout), 2)  # the least that libpq keeps
@@ -126,7 +145,7 @@ def _read_database(url: str, now: float, timeout: float) -> pd.DataFrame:
     with (
         psycopg.connect(url, connect_timeout=seconds, options=limits, application_name="smartgrid-history") as database,
         database.cursor() as cursor,
-        cursor.copy(_HOURS_SQL, {"now": now}) as rows,
+        cursor.copy(query) as rows,
     ):
         for block in rows:
             text += block

@@ -7,13 +7,14 @@ regressions share what they can: the cross products of a group are added to thos
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smartgrid_pyfunc.features.design import LINEAR_LEVELS, Design
 from smartgrid_pyfunc.features.groups import OTHER, WEATHER, input_groups
-from smartgrid_pyfunc.features.load import LINEAR_LEVELS, Design
 from smartgrid_pyfunc.schema import HOURS_A_DAY
 
 _FIRST_HOURS = np.concatenate([np.arange(1, 25), np.arange(25, 169, 12)])  # first horizon [h] of each group
@@ -90,17 +91,24 @@ class LinearBase:
 
     def _standardised(self, design: Design) -> Iterator[NDArray[np.float32]]:
         """Yield the inputs in chunks, a column of ones last; what is not known counts as the mean."""
-        mean, deviation = (self._arrays[name].astype(np.float32) for name in ("mean", "deviation"))
+        mean, deviation = self._scaling
         for x in _expanded(design, self._annual):
             x -= mean
             x /= deviation
             np.clip(x, -_INPUT_CLIP, _INPUT_CLIP, out=x)
             yield np.hstack([np.nan_to_num(x, copy=False), np.ones((len(x), 1), dtype=np.float32)])
 
+    @cached_property
+    def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self._arrays["mean"].astype(np.float32), self._arrays["deviation"].astype(np.float32)
+
+    @cached_property
+    def _coefficients(self) -> NDArray[np.float32]:
+        return np.stack([self._arrays["warm"], self._arrays["plain"]]).astype(np.float32)
+
     def predict(self, design: Design) -> NDArray[np.float64]:
         """Return scaled loads, shape (n,)."""
-        group, cold = _group(design.horizon), _lacking_weather(design)
-        coefficients = np.stack([self._arrays["warm"], self._arrays["plain"]]).astype(np.float32)
+        group, cold, coefficients = _group(design.horizon), _lacking_weather(design), self._coefficients
         chosen = zip(_chunks(cold.astype(np.int64)), _chunks(group), self._standardised(design), strict=True)
         # einsum adds a row's products in one order, whatever the other rows are
         parts = [np.einsum("ij,ij->i", x, coefficients[c, g], dtype=np.float64) for c, g, x in chosen]
@@ -121,7 +129,7 @@ class LinearBase:
 
     def _corrections(self, design: Design) -> NDArray[np.float64]:
         """Return what the sensors' own coefficients add, 0 for sensors without."""
-        if not self._own:
+        if self._own.keys().isdisjoint(design.sensor):
             return np.zeros(len(design.scale))
         inputs = _own_inputs(design)
         names, code = np.unique(design.sensor.astype(str), return_inverse=True)

@@ -107,8 +107,10 @@ def _check_bare(rows: Rows, bare: NDArray[np.bool_]) -> None:
 
 def _recent(rows: Rows) -> Rows:
     """Drop what no feature looks back to, so that one stray old row cannot make a huge grid."""
-    code, sensors = pd.factorize(rows["sensor_id"])
     hour, observed = rows["hour"], ~np.isnan(rows["avg_value"])
+    if observed.all() and np.ptp(hour) < HISTORY_HOURS:
+        return rows  # the usual request, which holds nothing old and nothing ahead
+    code, sensors = pd.factorize(rows["sensor_id"])
     last = np.full(len(sensors), np.nan)
     np.fmax.at(last, code[observed], hour[observed])
     origin = last[code]
@@ -147,7 +149,8 @@ def answer_frame(
         "reason": reason,
     }
     # As an index, an array of objects keeps None and costs pandas no guess at its type.
-    return pd.DataFrame({n: pd.Index(c, dtype=object) if c.dtype == object else c for n, c in columns.items()})
+    kept = {n: pd.Index(c, dtype=object, copy=False) if c.dtype == object else c for n, c in columns.items()}
+    return pd.DataFrame(kept, copy=False)
 
 
 def _hour_text(hours: NDArray[np.float64]) -> NDArray[np.object_]:

@@ -144,6 +144,19 @@ def test_naive_times_of_a_database_are_utc_whatever_its_zone(database: Cluster, 
         fill(database, readings())
 
 
+def test_the_url_may_name_another_table_and_no_name_is_taken_for_sql(database: Cluster) -> None:
+    with psycopg.connect(database.url) as connection:
+        connection.execute(
+            'CREATE SCHEMA IF NOT EXISTS grid; CREATE VIEW grid."odd; name" AS SELECT * FROM sensor_data'
+        )
+    try:
+        found = open_store(f"{database.url}?table=grid.odd%3B%20name&sslmode=disable").read(NOW.timestamp(), 30)
+        assert set(found["sensor_id"]) == {"feeder", "new", "late"}
+    finally:
+        with psycopg.connect(database.url) as connection:
+            connection.execute("DROP SCHEMA grid CASCADE")
+
+
 @pytest.mark.parametrize("kind", ["database", "folder"])
 def test_what_is_dated_after_now_changes_nothing(kind: str, database: Cluster, tmp_path: Path) -> None:
     rows = readings()
