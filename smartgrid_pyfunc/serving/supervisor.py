@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from smartgrid_pyfunc.lifecycle.errors import LifecycleError
 from smartgrid_pyfunc.lifecycle.registry import version_in
 from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL, InputError
 from smartgrid_pyfunc.serving.configuration import Upstreams
@@ -144,7 +143,10 @@ class Supervisor:
         now = time.monotonic()
         wanted = self._registry.latest(now)
         for name, role in self._roles.items():
-            self._retired += role.tick(now, wanted[name])
+            try:
+                self._retired += role.tick(now, wanted[name])
+            except OSError as error:  # a full disk or no more processes: what runs goes on
+                _log.error("the %s cannot be looked after: %s", role.place.name, error)
         self._watch_tokens()
         if now >= self._gateway_after:
             self._watch_gateway(now)
@@ -215,7 +217,7 @@ class Supervisor:
             self._read_tokens()
             self._outdated = True
             _log.info("the tokens file changed and was read")
-        except InputError as error:
+        except (InputError, OSError) as error:
             _log.error("the former tokens stay valid: %s", error)
 
     def _watch_gateway(self, now: float) -> None:
@@ -230,7 +232,7 @@ class Supervisor:
                 self._gateway.configure(upstreams)
                 self._gateway.reload()
             self._upstreams, self._outdated = upstreams, False
-        except ServingError as error:
+        except (ServingError, OSError) as error:
             self._gateway_after = now + _PAUSE_SECONDS
             _log.error("%s", error)
 
@@ -275,7 +277,7 @@ class _RegistryWatch:
         try:
             self._known = answer.result()
             self._failing = False
-        except LifecycleError as error:
+        except Exception as error:  # whatever the registry has, what is served must not end by it
             if not self._failing:
                 _log.error("%s What is served stays as it is.", error)
             self._failing = True

@@ -33,7 +33,7 @@ def register(uri: str, models: Mapping[str, Path]) -> None:
         for _ in range(versions):
             client.create_model_version(name, str(models[name]))
     for name, version, stage in ((LOAD, 1, "Production"), (LOAD, 2, "Staging"), (ANOMALY, 1, "Production")):
-        promote(uri, name, version, stage)
+        client.transition_model_version_stage(name, str(version), stage)
 
 
 def promote(uri: str, name: str, version: int, stage: str = "Production") -> None:
@@ -157,7 +157,7 @@ def serving_all(command: list[str], chosen: Mapping[str, Any], uri: str, output:
         left = served.descendants() if process.poll() is None else []
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            assert process.wait(timeout=60) == 0, served.said()
         _, alive = psutil.wait_procs(left, timeout=20)
         for one in alive:
             one.kill()

@@ -488,9 +488,9 @@ def test_nothing_else_is_reachable(gateway: Running, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [*((m, LOAD, "GET, POST") for m in ("PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "GETT")),
-     *((m, ANOMALIES, "POST") for m in ("GET", "PUT", "DELETE", "HEAD")),
-     *((m, "/health", "GET, HEAD") for m in ("POST", "DELETE"))],
+    [*((m, LOAD, "GET, POST") for m in ("PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "GETT", "TRACE")),
+     *((m, ANOMALIES, "POST") for m in ("GET", "PUT", "DELETE", "HEAD", "TRACE")),
+     *((m, "/health", "GET, HEAD") for m in ("POST", "DELETE", "TRACE"))],
 )  # fmt: skip
 def test_other_methods_are_told_which_there_are(gateway: Running, method: str, path: str, allowed: str) -> None:
     answer = gateway.ask(path, method=method)

@@ -198,6 +198,22 @@ def test_a_champion_taken_down_loses_its_alias(store, stage):
     assert registry.production_version(LOAD_MODEL) is None
 
 
+def test_the_version_to_serve_is_the_one_that_holds_the_stage(store):
+    assert registry.version_in(LOAD_MODEL, "Production") is None  # not even registered
+    first, second = (_version(store, GOOD) for _ in range(2))
+    assert registry.version_in(LOAD_MODEL, "Production") is None
+    _transition(store, first, "Production")
+    _transition(store, second, "Staging")
+    assert [registry.version_in(LOAD_MODEL, stage) for stage in ("Production", "Staging")] == [first, second]
+
+
+def test_a_registry_that_does_not_answer_is_no_registry_without_versions(tracking, monkeypatch):
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(LifecycleError, match="cannot be reached"):
+        registry.version_in(LOAD_MODEL, "Production")
+
+
 def test_promoting_twice_changes_nothing_more(store):
     version = _version(store, GOOD)
     registry.promote(LOAD_MODEL)
