@@ -30,13 +30,13 @@ _INHERITED = {"MLFLOW_ENV_ROOT", "MLFLOW_DISABLE_TELEMETRY"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers (``-n``, ``--dist loadgroup``) share no fixtures: a file goes to one of them, the journeys all to one.
+    """Workers (``-n``, ``--dist loadgroup``) share no fixtures: a file goes to one, what needs the main job to one.
 
     The journeys come first, since they take longest.
     """
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
     for item in items:
-        group = "e2e" if item.get_closest_marker("e2e") else str(item.path)
+        group = "main job" if "main_job" in getattr(item, "fixturenames", ()) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from peers.task import Task
 from smartgrid_pyfunc.evaluation.backtest import midnight_origins
-from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features
+from smartgrid_pyfunc.features.design import Design, FeatureSpec
+from smartgrid_pyfunc.features.load import build_features
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 
 _LEVELS = (0.8, 0.9, 0.95)

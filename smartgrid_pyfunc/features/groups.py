@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.calendar import CALENDAR
-from smartgrid_pyfunc.features.load import CHANGES, LINEAR_LEVELS, Design
+from smartgrid_pyfunc.features.design import CHANGES, LINEAR_LEVELS, Design
 from smartgrid_pyfunc.features.weather import TEMPERATURE
 
 LAST_HOURS, DAYS, WEEKS = "last hours", "same hour of earlier days", "same hour of earlier weeks"

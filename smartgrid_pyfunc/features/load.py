@@ -7,126 +7,31 @@ serves a household and a feeder alike. The one function `build_features` serves 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.features.calendar import CALENDAR, HOLIDAY, calendar_features
+from smartgrid_pyfunc.features.calendar import HOLIDAY, calendar_features
 from smartgrid_pyfunc.features.cells import CellReader, known_mean, known_spread, season_lags
+from smartgrid_pyfunc.features.design import (
+    CHANGES,
+    KNOWN_HOLIDAY,
+    LINEAR_LEVELS,
+    SAME_HOURS,
+    SAME_WEEKDAY_HOURS,
+    Design,
+    FeatureSpec,
+)
 from smartgrid_pyfunc.features.panel import Panel
-from smartgrid_pyfunc.features.weather import TEMPERATURE, TemperaturePath
+from smartgrid_pyfunc.features.weather import TemperaturePath
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK
 
-BASE = (
-    "min_value",
-    "max_value",
-    "count",
-    "prev_hour_avg",
-    "prev_hour_min",
-    "prev_hour_max",
-    "rolling_avg_3h",
-    "rolling_avg_24h",
-)
-#: Differences between known hours, scaled.
-CHANGES = (
-    "week_change_1h",
-    "week_change_3h",
-    "week_change_24h",
-    "day_change_1h",
-    "day_change_24h",
-    "month_change",
-)
-_DAYS = tuple(f"same_hour_{j + 1}" for j in range(7))
-_WEEKS = tuple(f"same_weekday_hour_{j + 1}" for j in range(4))
-_HISTORY = (
-    *_DAYS,
-    *_WEEKS,
-    "day_mean",
-    "week_mean",
-    "week_before_target",
-    "week_after_target",
-    *CHANGES,
-    "blend",
-)
-#: Features that are loads of known hours, centred and scaled.
-LEVELS = tuple(name for name in (*BASE, *_HISTORY) if name not in (*CHANGES, "count"))
-_KNOWN_HOLIDAY = ("is_holiday", "is_holiday_day_lags", "is_holiday_week_lag", "is_holiday_before", "is_holiday_after")
-
-#: Features that a request may lack, by what is missing; training blanks some of each group to cope with that.
-OPTIONAL_GROUPS = {
-    "min_value": ("min_value", "max_value", "count", "prev_hour_min", "prev_hour_max"),
-    "temperature": TEMPERATURE,
-    "is_holiday": _KNOWN_HOLIDAY,
-}
-
-#: Levels that the linear model reads beside the changes.
-LINEAR_LEVELS = tuple(name for name in LEVELS if not name.endswith(("min_value", "max_value", "hour_min", "hour_max")))
 _RADIANS_AN_HOUR = 2 * np.pi / (365.2425 * HOURS_A_DAY)
 
 _SCALE_FLOOR = 0.02  # of the mean absolute load of the last week
 _TINY = 1e-6
 _TAIL, _MARGIN = 0.03, 2.0  # of the last week: share of its hours at each end, widths of what is between
 _CHUNK = 8_192
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """What the features of a model depend on beside the panel."""
-
-    timezone: str = "UTC"
-    holidays: tuple[int, ...] = ()  # local days since 1970-01-01
-    covariates: tuple[str, ...] = ()
-    annual: bool = False  # the history is long enough to tell the season from the trend
-
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the feature columns, in order."""
-        names = ("horizon", *CALENDAR, *BASE, *_HISTORY)
-        names += HOLIDAY if self.holidays else ()
-        names += TEMPERATURE if "temperature" in self.covariates else ()
-        return names + (_KNOWN_HOLIDAY if "is_holiday" in self.covariates else ())
-
-
-@dataclass(frozen=True)
-class Design:
-    """Features of n forecasts with what turns the model's answer back into load.
-
-    Attributes
-    ----------
-    features : ndarray of float32, shape (n, n_features)
-        For trees: `FeatureSpec.names`.
-    inputs : dict of ndarray of float32, shape (n, k)
-        For the linear model: ``history`` (scaled loads and changes), ``around`` (scaled loads of single hours),
-        ``clock`` (local hour of the day, weekday, phase of the year [rad]), ``holiday`` and, as the spec has them,
-        ``temperature`` and ``past_temperature``.
-    base : dict of ndarray, shape (n,)
-        Simple forecasts [unit of the load] that a model may predict the difference to: ``blend`` (half the mean of the
-        last seven same hours, half of the last four same weekday hours), ``last_day``, ``level`` (last week's mean).
-    scale : ndarray, shape (n,)
-        Spread of the last week before the origin [unit of the load], floored so that constant sensors do not explode.
-    horizon : ndarray of int64, shape (n,)
-        Lead time [h].
-    sensor : ndarray of str, shape (n,)
-    """
-
-    features: NDArray[np.float32]
-    inputs: dict[str, NDArray[np.float32]]
-    base: dict[str, NDArray[np.float64]]
-    scale: NDArray[np.float64]
-    horizon: NDArray[np.int64]
-    sensor: NDArray[np.object_]
-
-    def take(self, index: NDArray[Any] | slice) -> Design:
-        """Return the rows at `index`, a mask, positions or a slice."""
-        return Design(
-            self.features[index],
-            {name: block[index] for name, block in self.inputs.items()},
-            {name: base[index] for name, base in self.base.items()},
-            self.scale[index],
-            self.horizon[index],
-            self.sensor[index],
-        )
 
 
 def build_features(
@@ -280,7 +185,7 @@ def _linear_inputs(
     filled = {name: np.where(np.isnan(columns[name]), known, columns[name]) for name in LINEAR_LEVELS}
     changes = {name: np.nan_to_num(columns[name]) for name in CHANGES}
     clock = {"hour": columns["hour_of_day"], "weekday": columns["day_of_week"], "phase": hours * _RADIANS_AN_HOUR}
-    flags = [columns[name] for name in (*HOLIDAY, *_KNOWN_HOLIDAY) if name in columns]
+    flags = [columns[name] for name in (*HOLIDAY, *KNOWN_HOLIDAY) if name in columns]
     inputs = {
         "history": np.column_stack([*filled.values(), *changes.values()]),
         "around": np.nan_to_num(around),
@@ -305,7 +210,9 @@ def _same_hours(
 
     same_hour, same_weekday = known("avg_value", days), known("avg_value", weeks)
     beside = known("avg_value", weeks[:, :1] + np.array([1, -1]))
-    columns = dict(zip(_DAYS, same_hour.T, strict=True)) | dict(zip(_WEEKS, same_weekday.T, strict=True))
+    columns = dict(zip(SAME_HOURS, same_hour.T, strict=True)) | dict(
+        zip(SAME_WEEKDAY_HOURS, same_weekday.T, strict=True)
+    )
     return columns | {
         "min_value": known("min_value", days[:, :1])[:, 0],
         "max_value": known("max_value", days[:, :1])[:, 0],
@@ -328,7 +235,7 @@ def _bases(loads: dict[str, NDArray[np.float64]], centre: NDArray[np.float64]) -
     day, week = loads["day_mean"], loads["week_mean"]
     blend = np.where(np.isnan(week), day, np.where(np.isnan(day), week, 0.5 * (day + week)))
     known = np.where(np.isnan(blend), centre, blend)
-    last_day = loads[_DAYS[0]]
+    last_day = loads[SAME_HOURS[0]]
     return {"blend": known, "last_day": np.where(np.isnan(last_day), known, last_day), "level": centre}
 
 

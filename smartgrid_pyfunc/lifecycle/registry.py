@@ -324,7 +324,14 @@ def _set_stage(version: ModelVersion, stage: str, alias: str | None) -> None:
     for other in _aliases(version.name, number) - {alias}:
         client.delete_registered_model_alias(version.name, other)
     with _stages_allowed():
-        client.transition_model_version_stage(version.name, number, stage, archive_existing_versions=alias is not None)
+        client.transition_model_version_stage(version.name, number, stage)
+        # Not by MLflow's own archive_existing_versions: on PostgreSQL with psycopg 3 it compares a number with a text.
+        for other in _others_in(version.name, number, stage) if alias else ():
+            client.transition_model_version_stage(version.name, other, "Archived")
+
+
+def _others_in(model: str, number: str, stage: str) -> list[str]:
+    return [other for other, entry in _versions(model).items() if other != number and _stage(entry) == stage]
 
 
 def _repair(model: str, versions: Mapping[str, ModelVersion]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.features.load import CHANGES, LINEAR_LEVELS, Design
+from smartgrid_pyfunc.features.design import CHANGES, LINEAR_LEVELS, Design
 from smartgrid_pyfunc.schema import MAX_HORIZON
 
 _CLIP = 4.0  # scaled changes beyond this are faults

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smartgrid_pyfunc.features.design import LINEAR_LEVELS, Design
 from smartgrid_pyfunc.features.groups import OTHER, WEATHER, input_groups
-from smartgrid_pyfunc.features.load import LINEAR_LEVELS, Design
 from smartgrid_pyfunc.schema import HOURS_A_DAY
 
 _FIRST_HOURS = np.concatenate([np.arange(1, 25), np.arange(25, 169, 12)])  # first horizon [h] of each group

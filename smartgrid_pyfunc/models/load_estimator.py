@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smartgrid_pyfunc.features.design import Design
 from smartgrid_pyfunc.features.groups import DAYS, GROUPS, LAST_HOURS, OTHER, group_of
-from smartgrid_pyfunc.features.load import Design
 from smartgrid_pyfunc.forest import Forest
 from smartgrid_pyfunc.models.combination import Combination
 from smartgrid_pyfunc.models.damped_persistence import DampedPersistence, smoothed_by_horizon

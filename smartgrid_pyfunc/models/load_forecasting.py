@@ -14,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.features.calendar import check_timezone, holiday_days
+from smartgrid_pyfunc.features.design import Design, FeatureSpec
 from smartgrid_pyfunc.features.groups import GROUPS, group_of, shuffled
-from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features, seasonal_naive
+from smartgrid_pyfunc.features.load import build_features, seasonal_naive
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.models.boundary import read_table, refusing_bad_input
 from smartgrid_pyfunc.models.combination import Combination
@@ -30,7 +31,7 @@ from smartgrid_pyfunc.models.state import StoredModel, load_state, save_state, u
 from smartgrid_pyfunc.models.trees import ESTIMATORS, RANDOM_FOREST
 from smartgrid_pyfunc.schema import COVARIATES, HOURS_A_DAY, HOURS_A_WEEK, InputError
 
-_LEAST_KNOWN = 0.8  # share of the last 168 hours that the forest needs
+_LEAST_KNOWN = 0.8  # share of the last 168 hours that the model needs
 _CALIBRATION_TREES = 50
 _SHORTEST_JUDGEMENT_DAYS = 14
 _CALIBRATION_ROWS = 60_000
@@ -149,8 +150,8 @@ class LoadForecastingModel(StoredModel):
         """Learn from data that go on after those of the earlier `fit`.
 
         The hours since then judge the model as it is, which adds to what intervals and fallbacks rest on; then the
-        forests learn from all hours. Where less than two weeks have passed, and for a model read from a store, this is
-        `fit`. Parameters, result and errors are as there.
+        estimator learns from all hours. Where less than two weeks have passed, and for a model read from a store, this
+        is `fit`. Parameters, result and errors are as there.
         """
         if self._validation is None:
             return self.fit(hourly)
@@ -169,7 +170,7 @@ class LoadForecastingModel(StoredModel):
         return self._learn(panel, rng)
 
     def _learn(self, panel: Panel, rng: np.random.Generator) -> LoadForecastingModel:
-        """Fit the forests to all hours of `panel` and remember the last weeks."""
+        """Fit the estimator to all hours of `panel` and remember the last weeks."""
         samples = draw_samples(panel, rng, wanted=self.params.max_rows)
         fitted, importances = self._fit(panel, samples, self.params.n_estimators)
         self._estimator = fitted.combined(self._combination)
@@ -240,16 +241,16 @@ class LoadForecastingModel(StoredModel):
             False asks for the seasonal naive.
         """
         design = build_features(panel, sensor, origin, horizon, self._spec)
-        reason = self._why_not_forest(panel, sensor, origin) if use_ml else _nothing(len(sensor))
-        by_forest = np.array([r is None for r in reason], dtype=bool) & use_ml
+        reason = self._why_not_model(panel, sensor, origin) if use_ml else _nothing(len(sensor))
+        by_model = np.array([r is None for r in reason], dtype=bool) & use_ml
         predicted = np.full(len(sensor), np.nan)
-        if not by_forest.all():
-            predicted[~by_forest] = preferred_naive(seasonal_naive(panel, origin[~by_forest], horizon[~by_forest]))
-        if by_forest.any():
-            predicted[by_forest] = self._estimator.predict(design if by_forest.all() else design.take(by_forest))
-        lower, upper = self._interval(level, design, by_forest, predicted)
-        self._complete_reasons(reason, predicted, by_forest, design)
-        model = np.where(by_forest, self.params.estimator, NAIVE).astype(object)
+        if not by_model.all():
+            predicted[~by_model] = preferred_naive(seasonal_naive(panel, origin[~by_model], horizon[~by_model]))
+        if by_model.any():
+            predicted[by_model] = self._estimator.predict(design if by_model.all() else design.take(by_model))
+        lower, upper = self._interval(level, design, by_model, predicted)
+        self._complete_reasons(reason, predicted, by_model, design)
+        model = np.where(by_model, self.params.estimator, NAIVE).astype(object)
         values = {"predicted_load": predicted, "lower": lower, "upper": upper}
         return Forecast(values, model, reason, design)
 
@@ -257,11 +258,11 @@ class LoadForecastingModel(StoredModel):
         self,
         level: float,
         design: Design,
-        by_forest: NDArray[np.bool_],
+        by_model: NDArray[np.bool_],
         predicted: NDArray[np.float64],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         low, high = np.empty(len(predicted)), np.empty(len(predicted))
-        for chosen, model in ((by_forest, ML), (~by_forest, NAIVE)):
+        for chosen, model in ((by_model, ML), (~by_model, NAIVE)):
             if chosen.any():
                 rows = design if chosen.all() else design.take(chosen)
                 known = conditions(rows, predicted[chosen], self._spec) if model == ML else None
@@ -269,10 +270,8 @@ class LoadForecastingModel(StoredModel):
                 low[chosen], high[chosen] = bounds
         return predicted + np.minimum(low, 0) * design.scale, predicted + np.maximum(high, 0) * design.scale
 
-    def _why_not_forest(
-        self, panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64]
-    ) -> NDArray[np.object_]:
-        """Return for each row why the forest must not answer it, or None."""
+    def _why_not_model(self, panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[np.object_]:
+        """Return for each row why the model must not answer it, or None."""
         cells, back = np.unique(origin, return_inverse=True)
         number = np.empty(len(cells), dtype=np.int64)
         number[back] = sensor
@@ -289,11 +288,11 @@ class LoadForecastingModel(StoredModel):
         return reasons[back]
 
     def _complete_reasons(
-        self, reason: NDArray[np.object_], predicted: NDArray[np.float64], by_forest: NDArray[np.bool_], design: Design
+        self, reason: NDArray[np.object_], predicted: NDArray[np.float64], by_model: NDArray[np.bool_], design: Design
     ) -> None:
-        """Say what a forest's answer lacked, and why a row has no value."""
+        """Say what the model's answer lacked, and why a row has no value."""
         for name in self._spec.covariates:
-            lacking = np.isnan(design.features[:, self._spec.names().index(name)]) & by_forest
+            lacking = np.isnan(design.features[:, self._spec.names().index(name)]) & by_model
             _add(reason, lacking, f"future {name} was not sent")
         _add(reason, np.isnan(predicted), "no load is known a whole number of days or weeks before this hour")
 

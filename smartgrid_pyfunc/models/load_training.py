@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.features.load import OPTIONAL_GROUPS, Design, FeatureSpec, build_features
+from smartgrid_pyfunc.features.design import OPTIONAL_GROUPS, Design, FeatureSpec
+from smartgrid_pyfunc.features.load import build_features
 from smartgrid_pyfunc.features.panel import Panel
 from smartgrid_pyfunc.models.load_estimator import LoadEstimator
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK, MAX_HORIZON, InputError

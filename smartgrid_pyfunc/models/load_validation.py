@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.features.load import Design, FeatureSpec, seasonal_naive
+from smartgrid_pyfunc.features.design import Design, FeatureSpec
+from smartgrid_pyfunc.features.load import seasonal_naive
 from smartgrid_pyfunc.features.panel import Panel
 from smartgrid_pyfunc.models.intervals import Conditions, ResidualQuantiles
 from smartgrid_pyfunc.models.load_training import Samples

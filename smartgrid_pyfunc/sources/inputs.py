@@ -72,9 +72,11 @@ def open_input(data: str, result: str, on_progress: Progress | None) -> Iterator
         with database.open_table(data, result, say) as table:
             yield table
     elif object_store.is_address(data):
-        with object_store.downloaded(data, say) as (folder, name_of):
-            with file_input.open_files(folder, result, say, name_of) as files:
-                yield files
+        with (
+            object_store.downloaded(data, say) as (folder, name_of),
+            file_input.open_files(folder, result, say, name_of) as files,
+        ):
+            yield files
     else:
         with file_input.open_files(data, result, say) as files:
             yield files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smartgrid_pyfunc.features.load import CHANGES, LINEAR_LEVELS, Design
+from smartgrid_pyfunc.features.design import CHANGES, LINEAR_LEVELS, Design
 from smartgrid_pyfunc.models.damped_persistence import DampedPersistence, smoothed_by_horizon
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features
+from smartgrid_pyfunc.features.design import Design, FeatureSpec
+from smartgrid_pyfunc.features.load import build_features
 from smartgrid_pyfunc.features.panel import build_panel, parse_hourly
 from smartgrid_pyfunc.models import linear_base
 from smartgrid_pyfunc.models.linear_base import LinearBase

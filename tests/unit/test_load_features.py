@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smartgrid_pyfunc.features.load import OPTIONAL_GROUPS, FeatureSpec, build_features, seasonal_naive
+from smartgrid_pyfunc.features.design import OPTIONAL_GROUPS, FeatureSpec
+from smartgrid_pyfunc.features.load import build_features, seasonal_naive
 from smartgrid_pyfunc.features.panel import HISTORY_HOURS, LOADS, Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.features.weather import TEMPERATURE
 from smartgrid_pyfunc.schema import COVARIATES

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from smartgrid_pyfunc.features.calendar import holiday_days
-from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features, seasonal_naive
+from smartgrid_pyfunc.features.design import Design, FeatureSpec
+from smartgrid_pyfunc.features.load import build_features, seasonal_naive
 from smartgrid_pyfunc.features.panel import HISTORY_HOURS, build_panel, parse_hourly
 from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 

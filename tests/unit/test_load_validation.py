@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smartgrid_pyfunc.features.load import Design, FeatureSpec, build_features
+from smartgrid_pyfunc.features.design import Design, FeatureSpec
+from smartgrid_pyfunc.features.load import build_features
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.models.load_training import Samples
 from smartgrid_pyfunc.models.load_validation import ML, Validation, conditions, held_out
