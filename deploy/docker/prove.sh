@@ -31,10 +31,11 @@ done
 podman --version; runc --version | head -1; docker --version; mlflow --version
 
 step "podman's engine: host network, runc, no systemd"
+# Limits are this shell's own: without the right to raise them runc fails.
 cat > "$folder/containers.conf" <<EOF
 [containers]
 netns = "host"
-default_ulimits = ["nofile=1024:1024"]
+default_ulimits = ["nofile=$(ulimit -n):$(ulimit -n)", "nproc=$(ulimit -u):$(ulimit -u)"]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
@@ -55,6 +56,7 @@ export CONTAINERS_REGISTRIES_CONF="$folder/registries.conf"
 export DOCKER_HOST="unix://$folder/podman.sock" DOCKER_BUILDKIT=0
 podman system service --time=0 "$DOCKER_HOST" > "$folder/podman.log" 2>&1 &
 service=$!
+for _ in $(seq 100); do docker version >/dev/null 2>&1 && break; sleep 0.5; done
 
 step "the Dockerfile that users without flags get"
 mlflow models generate-dockerfile -m "$model" -d "$folder/plain" >/dev/null 2>&1
@@ -86,7 +88,7 @@ echo "built in $(($(date +%s) - start)) s"
 podman images --format '{{.Repository}}:{{.Tag}} {{.Size}}'
 
 step "docker run --network host $name"
-docker run -d --network host --name "$name" "$name" > "$folder/container"
+docker run -d --network host --ulimit nofile="$(ulimit -n)" --ulimit nproc="$(ulimit -u)" --name "$name" "$name" > "$folder/container"
 for _ in $(seq 120); do curl -fs http://127.0.0.1:8080/ping >/dev/null && break; sleep 1; done
 ask='{"dataframe_records": [{"sensor_id": "'$sensor'"}], "params": {"hours_ahead": 2}}'
 echo "curl http://127.0.0.1:8080/invocations -H 'Content-Type: application/json' -d '$ask'"
