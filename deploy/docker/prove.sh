@@ -6,7 +6,7 @@
 #
 # Needs root and, from Debian: podman, runc, debootstrap, a docker client (docker.io or the static one), curl.
 # The environment: PROVE_DIR    folder for images and logs (default: a temporary one, removed at the end; 8 GB)
-#                  PROVE_PORT   where the container listens: 8080, fixed by MLflow's own nginx configuration
+# The container listens on port 8080 of this machine, fixed by MLflow's own nginx configuration.
 set -euo pipefail
 
 model=${1:?usage: deploy/docker/prove.sh MODEL_URI [SENSOR]}
@@ -31,10 +31,11 @@ done
 podman --version; runc --version | head -1; docker --version; mlflow --version
 
 step "podman's engine: host network, runc, no systemd"
+# Low limits, as podman's own are refused where root may not raise them.
 cat > "$folder/containers.conf" <<EOF
 [containers]
 netns = "host"
-default_ulimits = ["nofile=1024:1024"]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
@@ -55,12 +56,12 @@ export CONTAINERS_REGISTRIES_CONF="$folder/registries.conf"
 export DOCKER_HOST="unix://$folder/podman.sock" DOCKER_BUILDKIT=0
 podman system service --time=0 "$DOCKER_HOST" > "$folder/podman.log" 2>&1 &
 service=$!
+for _ in $(seq 100); do docker version >/dev/null 2>&1 && break; sleep 0.5; done
 
-step "the Dockerfile that users without flags get"
+step "mlflow models generate-dockerfile, without flags and with --env-manager local"
 mlflow models generate-dockerfile -m "$model" -d "$folder/plain" >/dev/null 2>&1
-grep -E '^(FROM|ENTRYPOINT)|git clone|pyenv.git' "$folder/plain/Dockerfile" || true
-step "the Dockerfile with --env-manager local"
 mlflow models generate-dockerfile -m "$model" -d "$folder/local" --env-manager local >/dev/null 2>&1
+cmp "$folder/plain/Dockerfile" "$folder/local/Dockerfile" && echo "the same"
 grep -vE '^(#|$)' "$folder/local/Dockerfile"
 
 base=$(sed -n 's/^FROM //p' "$folder/local/Dockerfile")
@@ -86,7 +87,7 @@ echo "built in $(($(date +%s) - start)) s"
 podman images --format '{{.Repository}}:{{.Tag}} {{.Size}}'
 
 step "docker run --network host $name"
-docker run -d --network host --name "$name" "$name" > "$folder/container"
+docker run -d --network host --ulimit nofile=1024 --ulimit nproc=4096 --name "$name" "$name" > "$folder/container"
 for _ in $(seq 120); do curl -fs http://127.0.0.1:8080/ping >/dev/null && break; sleep 1; done
 ask='{"dataframe_records": [{"sensor_id": "'$sensor'"}], "params": {"hours_ahead": 2}}'
 echo "curl http://127.0.0.1:8080/invocations -H 'Content-Type: application/json' -d '$ask'"
