@@ -1,4 +1,4 @@
-"""Real parts that tests talk to, started by the scripts of ``deploy/local``: a database."""
+"""Real parts that tests talk to, started by the scripts of ``deploy/local``: a database, an object store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
+import psutil
 import pytest
+
+PASSWORD = "s3cret/päss@:"
 
 _LOCAL = Path(__file__).resolve().parents[1] / "deploy" / "local"
 
@@ -32,34 +37,75 @@ def part_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@contextmanager
-def started(script: str, folder: Path, port: int, **environment: str) -> Iterator[str]:
-    """Run a script of ``deploy/local`` until the block ends; gives what it says after "ready"."""
-    process = subprocess.Popen(
-        [str(_LOCAL / script), str(folder), str(port)],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout
-    try:
-        said = next((line for line in process.stdout if line.startswith("ready ")), "")
-        assert said, f"{script} ended with {process.wait()}"
-        yield said.removeprefix("ready ").strip()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-        process.stdout.close()
+@dataclass
+class Part:
+    """A script of ``deploy/local`` that runs: what it says after "ready" is its `address`."""
+
+    script: str
+    folder: Path
+    port: int
+    environment: dict[str, str]
+    address: str = ""
+    _process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Run the script and wait until it is ready; after `kill` it finds what it has kept."""
+        self._process = subprocess.Popen(
+            [str(_LOCAL / self.script), str(self.folder), str(self.port)],
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout
+        said = next((line for line in self._process.stdout if line.startswith("ready ")), "")
+        assert said, f"{self.script} ended with {self._process.wait()}"
+        self.address = self.address or said.removeprefix("ready ").strip()
+
+    def stop(self) -> None:
+        """Ask the script to end, and wait for it."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill everything at once (SIGKILL), as the end of a machine would."""
+        assert self._process
+        inside = psutil.Process(self._process.pid).children(recursive=True)
+        for process in inside:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(inside, timeout=10)  # a new server refuses to start beside one that is still ending
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            self._process.wait(timeout=60)
+            assert self._process.stdout
+            self._process.stdout.close()
+            self._process = None
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """A database server of the test's own; gives the URL of an empty database, with its password."""
+def started(script: str, port: int, **environment: str) -> Iterator[Part]:
+    """Run a script of ``deploy/local`` until the block ends."""
+    with part_folder() as folder:
+        part = Part(script, folder, port, environment)
+        try:
+            part.start()
+            yield part
+        finally:
+            part.stop()
+
+
+@contextmanager
+def postgres() -> Iterator[Part]:
+    """A database server of the test's own; the address is that of an empty database, with its password."""
     if not (shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb"))):
         pytest.skip("PostgreSQL is missing: apt-get install postgresql")
-    with part_folder() as folder, started("postgres.sh", folder, free_port(), POSTGRES_PASSWORD="s3cret/@:") as url:
-        yield url.replace("smartgrid@", "smartgrid:s3cret%2F%40%3A@")
+    with started("postgres.sh", free_port(), POSTGRES_PASSWORD=PASSWORD) as part:
+        part.address = part.address.replace("smartgrid@", f"smartgrid:{quote(PASSWORD, safe='')}@")
+        yield part
 
 
 @contextmanager
@@ -68,12 +114,9 @@ def object_store(**environment: str) -> Iterator[dict[str, str]]:
     if not all(shutil.which(f"swift-{kind}-server") for kind in ("proxy", "account", "container", "object")):
         pytest.skip("Swift is missing: apt-get install swift-proxy swift-account swift-container swift-object")
     secret = "a/secret+of-the-test"
-    with (
-        part_folder() as folder,
-        started("object-store.sh", folder, free_ports(4), AWS_SECRET_ACCESS_KEY=secret, **environment) as url,
-    ):
+    with started("object-store.sh", free_ports(4), AWS_SECRET_ACCESS_KEY=secret, **environment) as part:
         yield {
-            "MLFLOW_S3_ENDPOINT_URL": url,
+            "MLFLOW_S3_ENDPOINT_URL": part.address,
             "AWS_ACCESS_KEY_ID": "smartgrid:smartgrid",
             "AWS_SECRET_ACCESS_KEY": secret,
             "AWS_DEFAULT_REGION": "us-east-1",

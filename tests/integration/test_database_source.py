@@ -27,8 +27,8 @@ _TABLE = (
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with postgres() as address:
-        yield address
+    with postgres() as part:
+        yield part.address
 
 
 @pytest.fixture(scope="module")

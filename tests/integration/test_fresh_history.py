@@ -22,7 +22,7 @@ from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.schema import InputError
 from smartgrid_pyfunc.sources import load_hourly
 from tests.e2e.small_models import hourly_load
-from tests.postgres import PASSWORD, Cluster, cluster
+from tests.parts import PASSWORD, Part, postgres
 
 pytestmark = pytest.mark.integration
 
@@ -59,8 +59,8 @@ def readings(days: int = 40, until: pd.Timestamp = NOW) -> pd.DataFrame:
     return frame.sample(frac=1, random_state=4).assign(latitude=51.5, longitude=-0.1, unit=None)
 
 
-def fill(database: Cluster, rows: pd.DataFrame) -> None:
-    with psycopg.connect(database.url) as connection, connection.cursor() as cursor:
+def fill(database: Part, rows: pd.DataFrame) -> None:
+    with psycopg.connect(database.address) as connection, connection.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS sensor_data")
         cursor.execute(_TABLE)
         names = ["sensor_id", "sensor_type", "timestamp", "value"]
@@ -70,8 +70,8 @@ def fill(database: Cluster, rows: pd.DataFrame) -> None:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("postgres")) as running:
+def database() -> Iterator[Part]:
+    with postgres() as running:
         fill(running, readings())
         yield running
 
@@ -124,41 +124,41 @@ def assert_same_hours(found: pd.DataFrame, truth: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("kind", ["database", "folder"])
 def test_hours_are_those_that_training_would_make_of_the_same_readings(
-    kind: str, database: Cluster, tmp_path: Path
+    kind: str, database: Part, tmp_path: Path
 ) -> None:
     rows = readings()
-    address = database.url if kind == "database" else str(folder_of(tmp_path / "store", rows))
+    address = database.address if kind == "database" else str(folder_of(tmp_path / "store", rows))
     assert_same_hours(open_store(address).read(NOW.timestamp(), 30), expected(tmp_path, rows))
 
 
-def test_naive_times_of_a_database_are_utc_whatever_its_zone(database: Cluster, tmp_path: Path) -> None:
+def test_naive_times_of_a_database_are_utc_whatever_its_zone(database: Part, tmp_path: Path) -> None:
     fill(database, readings())
-    with psycopg.connect(database.url) as connection:
-        connection.execute("ALTER DATABASE postgres SET timezone = 'Asia/Kolkata'")
+    with psycopg.connect(database.address) as connection:
+        connection.execute("ALTER DATABASE smartgrid SET timezone = 'Asia/Kolkata'")
         connection.execute(
             'ALTER TABLE sensor_data ALTER "timestamp" TYPE timestamp USING "timestamp" AT TIME ZONE \'UTC\''
         )
     try:
-        assert_same_hours(open_store(database.url).read(NOW.timestamp(), 30), expected(tmp_path, readings()))
+        assert_same_hours(open_store(database.address).read(NOW.timestamp(), 30), expected(tmp_path, readings()))
     finally:
         fill(database, readings())
 
 
-def test_the_url_may_name_another_table_and_no_name_is_taken_for_sql(database: Cluster) -> None:
-    with psycopg.connect(database.url) as connection:
+def test_the_url_may_name_another_table_and_no_name_is_taken_for_sql(database: Part) -> None:
+    with psycopg.connect(database.address) as connection:
         connection.execute(
             'CREATE SCHEMA IF NOT EXISTS grid; CREATE VIEW grid."odd; name" AS SELECT * FROM sensor_data'
         )
     try:
-        found = open_store(f"{database.url}?table=grid.odd%3B%20name&sslmode=disable").read(NOW.timestamp(), 30)
+        found = open_store(f"{database.address}?table=grid.odd%3B%20name&sslmode=disable").read(NOW.timestamp(), 30)
         assert set(found["sensor_id"]) == {"feeder", "new", "late"}
     finally:
-        with psycopg.connect(database.url) as connection:
+        with psycopg.connect(database.address) as connection:
             connection.execute("DROP SCHEMA grid CASCADE")
 
 
 @pytest.mark.parametrize("kind", ["database", "folder"])
-def test_what_is_dated_after_now_changes_nothing(kind: str, database: Cluster, tmp_path: Path) -> None:
+def test_what_is_dated_after_now_changes_nothing(kind: str, database: Part, tmp_path: Path) -> None:
     rows = readings()
     then = NOW - pd.Timedelta(days=3)
     later = rows[rows["timestamp"] > then]
@@ -168,14 +168,14 @@ def test_what_is_dated_after_now_changes_nothing(kind: str, database: Cluster, t
     for name, part in (("before", before), ("all", pd.concat([rows, far]))):
         if kind == "database":
             fill(database, part)
-        address = database.url if kind == "database" else str(folder_of(tmp_path / name, part))
+        address = database.address if kind == "database" else str(folder_of(tmp_path / name, part))
         hours = open_store(address).read(then.timestamp(), 30)
         found.append(hours.sort_values(["sensor_id", "hour"]).reset_index(drop=True))
     fill(database, rows)
     pd.testing.assert_frame_equal(*found)
 
 
-def test_values_that_are_no_numbers_are_no_values(database: Cluster) -> None:
+def test_values_that_are_no_numbers_are_no_values(database: Part) -> None:
     rows = readings()
     at = NOW.floor("h") - pd.Timedelta(hours=5)
     in_hour = (rows["sensor_id"] == "feeder") & (rows["timestamp"].dt.floor("h") == at)
@@ -183,13 +183,13 @@ def test_values_that_are_no_numbers_are_no_values(database: Cluster) -> None:
     strange = pd.concat(
         [strange.assign(value=v, timestamp=at + pd.Timedelta(minutes=i)) for i, v in enumerate((np.inf, -np.inf), 1)]
     )
-    plain = open_store(database.url).read(NOW.timestamp(), 30)
+    plain = open_store(database.address).read(NOW.timestamp(), 30)
     fill(database, pd.concat([rows, strange]))
-    with psycopg.connect(database.url) as connection:
+    with psycopg.connect(database.address) as connection:
         connection.execute(
             "INSERT INTO sensor_data VALUES ('feeder', 'power', %s, 'NaN')", (at + pd.Timedelta(minutes=9),)
         )
-    found = open_store(database.url).read(NOW.timestamp(), 30)
+    found = open_store(database.address).read(NOW.timestamp(), 30)
     fill(database, rows)
     order = ["sensor_id", "hour"]
     pd.testing.assert_frame_equal(
@@ -238,10 +238,10 @@ def test_an_address_of_another_kind_is_an_error_at_start(
 
 
 def test_forecasts_start_from_the_newest_hours_of_the_store(
-    saved: Path, database: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    saved: Path, database: Part, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The same answer as with these hours in the request; other sensors keep what the model remembers, and say so."""
-    monkeypatch.setenv("SMARTGRID_HISTORY", database.url)
+    monkeypatch.setenv("SMARTGRID_HISTORY", database.address)
     model = loaded(saved)
     hours = expected(tmp_path, readings())
     for sensor in ("feeder", "new", "late"):
@@ -258,9 +258,9 @@ def test_forecasts_start_from_the_newest_hours_of_the_store(
 
 
 def test_a_history_in_the_request_replaces_that_of_the_store(
-    saved: Path, database: Cluster, monkeypatch: pytest.MonkeyPatch
+    saved: Path, database: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SMARTGRID_HISTORY", database.url)
+    monkeypatch.setenv("SMARTGRID_HISTORY", database.address)
     rows = hourly_load().query("sensor_id == 'feeder'").tail(300)
     found = loaded(saved).predict(None, rows)
     pd.testing.assert_frame_equal(found, LoadForecastingModel.load(saved).predict(None, rows))
@@ -282,12 +282,12 @@ def reader(model: LoadForecastingModel, store: Store, clock: Clock, **settings: 
 
 
 def test_a_killed_database_leaves_the_last_read_in_force_and_the_answer_says_so(
-    saved: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+    saved: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, ask = Clock(), pd.DataFrame({"sensor_id": ["feeder", "house"]})
-    with cluster(tmp_path_factory.mktemp("killed")) as database:
+    with postgres() as database:
         fill(database, readings())
-        model = reader(LoadForecastingModel.load(saved), open_store(database.url), clock)
+        model = reader(LoadForecastingModel.load(saved), open_store(database.address), clock)
         before = model.predict(None, ask)
         database.kill()
         clock.now = 30.0
