@@ -24,20 +24,30 @@ hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+_OF_THE_MAIN_JOB = {"tests/e2e/test_main_job.py", "tests/e2e/test_entry_points.py"}
+
 #: Settings of MLflow that a test inherits; all others would point tests at somebody's server or run.
 _INHERITED = {"MLFLOW_ENV_ROOT", "MLFLOW_DISABLE_TELEMETRY"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers (``-n``, ``--dist loadgroup``) share no fixtures: a file goes to one, what needs the main job to one.
-
-    The journeys come first, since they take longest.
-    """
+    """Put the journeys first, since they take longest."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
-    for item in items:
-        group = "main job" if "main_job" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers (``-n``) share no fixtures: a file goes to one of them, and all files that need the main job to one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "main job" if file in _OF_THE_MAIN_JOB else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
