@@ -115,7 +115,11 @@ for kind in account container object proxy; do
     servers+=($!)
 done
 
-answers() { curl -s -o /dev/null "http://127.0.0.1:$port/"; }
+# All four of them: the proxy alone answers with 503.
+answers() {
+    local each
+    for each in "$port" $((port + 1)) $((port + 2)) $((port + 3)); do curl -s -o /dev/null "http://127.0.0.1:$each/" || return 1; done
+}
 for _ in $(seq 600); do
     answers && break
     kill -0 "${servers[@]}" 2>/dev/null || { tail -n 5 "$folder"/*.log >&2; exit 1; }
@@ -123,19 +127,24 @@ for _ in $(seq 600); do
 done
 # Signed as version 2 of Amazon's signatures asks, the one that fits into a line.
 /usr/bin/python3 - "http://127.0.0.1:$port" "$folder/secret" ${BUCKETS:-mlflow} <<'PYTHON'
-import base64, email.utils, hmac, pathlib, sys, urllib.error, urllib.request
+import base64, email.utils, hmac, pathlib, sys, time, urllib.error, urllib.request
 
 url, secret, *buckets = sys.argv[1:]
-for bucket in buckets:
-    date = email.utils.formatdate(usegmt=True)
+until = time.monotonic() + 60
+while buckets:
+    date, bucket = email.utils.formatdate(usegmt=True), buckets[0]
     signed = hmac.digest(pathlib.Path(secret).read_bytes(), f"PUT\n\n\n{date}\n/{bucket}".encode(), "sha1")
     key = f"AWS smartgrid:smartgrid:{base64.b64encode(signed).decode()}"
     request = urllib.request.Request(f"{url}/{bucket}", method="PUT", headers={"Date": date, "Authorization": key})
     try:
         urllib.request.urlopen(request, timeout=60).close()
     except urllib.error.HTTPError as error:
+        if error.code >= 500 and time.monotonic() < until:  # the servers behind it may still be starting
+            time.sleep(0.5)
+            continue
         if error.code != 409:  # it is there already
             sys.exit(f"object-store.sh: the bucket {bucket} could not be made: {error}")
+    del buckets[0]
 PYTHON
 echo "ready http://127.0.0.1:$port"
 wait
