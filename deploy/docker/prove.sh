@@ -97,7 +97,7 @@ grep -q '"predicted_load"' "$folder/answer.json"
 step "what the image holds"
 docker exec "$name" sh -c '
     for tool in gcc cc clang git; do command -v $tool >/dev/null && echo "has $tool" || echo "no $tool"; done
-    for cache in /root/.cache/pip /root/.cache/ccache /root/.ccache; do [ -e $cache ] && du -sh $cache || echo "no $cache"; done
+    for cache in .cache/pip .cache/ccache .ccache; do [ -e ~/$cache ] && du -sh ~/$cache || echo "no ~/$cache"; done
     du -sh /opt/ml/model; python --version; ps -o user= -p 1 2>/dev/null || id -un'
 
 step "proved"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import numpy as np
 import pandas as pd
@@ -83,7 +83,7 @@ def parse_address(data: str) -> Address:
     InputError
         For a repeated or malformed parameter.
     """
-    url = urlsplit(data.strip())
+    url, port = _split(data)
     given = parse_qsl(url.query, keep_blank_values=True)
     ours = [(name, value.strip()) for name, value in given if name in _OURS]
     options = dict(ours)
@@ -91,12 +91,26 @@ def parse_address(data: str) -> Address:
         raise InputError(f"each of {', '.join(_OURS)} must be given once", found=urlencode(ours), remedy=_REMEDY)
     theirs = urlencode([pair for pair in given if pair[0] not in _OURS])
     table = options.get("table") or DEFAULT_TABLE
-    port = f":{url.port}" if url.port else ""
     place = f"postgresql://{url.hostname or ''}{port}{url.path}?table={table}"
     types = tuple(name.strip() for name in options.get("sensor_type", "").split(",") if name.strip())
     since, until = (_instant(options.get(name), name, place) for name in ("since", "until"))
     conninfo = urlunsplit(("postgresql", url.netloc, url.path, theirs, ""))
     return Address(conninfo, tuple(table.split(".")), since, until, types, place)
+
+
+def _split(data: str) -> tuple[SplitResult, str]:
+    """Return the parts of the URL, and ``:port`` or nothing; what is wrong is not repeated: it may be the password."""
+    try:
+        url = urlsplit(data.strip())
+        port = f":{url.port}" if url.port else ""
+    except ValueError:
+        url, port = None, ""
+    if url is None or ("@" in url.path and "@" not in url.netloc):  # a slash in the password ends the host there
+        raise InputError(
+            "the address of a database must be a URL",
+            remedy=f"{_REMEDY}, with special characters of a password as %2F and the like, or set PGPASSWORD",
+        )
+    return url, port
 
 
 def _instant(text: str | None, name: str, place: str) -> str | None:

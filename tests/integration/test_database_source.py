@@ -170,6 +170,13 @@ def test_what_the_address_gets_wrong_is_told(url, grid, query):
     assert "s3cret" not in str(error)
 
 
+@pytest.mark.parametrize("rest", ["guessed@h:abc/db", "guessed@[::1/db", "guess/ed@h/db", "12/guess@h/db"])
+def test_an_address_that_is_no_url_is_told_without_the_password(rest):
+    error = str(_refusal(f"postgresql://me:{rest}"))
+    assert "must be a URL" in error
+    assert "guess" not in error and "12" not in error
+
+
 def test_a_wrong_password_and_a_silent_server_are_told_without_the_password(url):
     wrong = _refusal(url.replace("s3cret", "guessed"))
     silent = _refusal("postgresql://me:guessed@127.0.0.1:1/db")

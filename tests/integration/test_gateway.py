@@ -23,6 +23,7 @@ from smartgrid_pyfunc.serving.errors import ServingError
 from smartgrid_pyfunc.serving.gateway import Gateway, find_nginx
 from smartgrid_pyfunc.serving.settings import GatewaySettings
 from smartgrid_pyfunc.serving.tokens import add_token, remove_tokens
+from tests.e2e.served import Answer
 from tests.e2e.support import free_port
 
 pytestmark = pytest.mark.integration
@@ -92,17 +93,6 @@ class Upstream:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    text: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.text)
 
 
 @dataclass
