@@ -22,6 +22,7 @@ from smartgrid_pyfunc.models.reasons import kind_of
 from smartgrid_pyfunc.schema import ANOMALY_EXPERIMENT, ANOMALY_MODEL, LABEL, format_timestamps
 from smartgrid_pyfunc.sources import Readings, load_readings
 from smartgrid_pyfunc.training.outcome import Outcome, log_report
+from smartgrid_pyfunc.training.repeatable import one_thread_in_linear_algebra
 
 _TEST_SHARE = 0.25  # of the time, at its end
 _CONTEXT_DAYS = 8  # of readings before the test that are its history
@@ -46,6 +47,7 @@ class _Evaluation:
         return self.readings[LABEL].to_numpy(dtype=bool) if LABEL in self.readings else None
 
 
+@one_thread_in_linear_algebra
 def train_anomaly_model(data: str, *, register: bool = True, nested: bool = False, **params: Any) -> Outcome:
     """Train on `data`, evaluate on the last quarter of its time, refit on all of it, log and register.
 

@@ -26,6 +26,7 @@ from smartgrid_pyfunc.schema import LOAD_EXPERIMENT, LOAD_MODEL, MAX_HORIZON, In
 from smartgrid_pyfunc.sources import load_hourly
 from smartgrid_pyfunc.training.backtest_report import BacktestOutcome, levels_with, log_backtest, metrics_of
 from smartgrid_pyfunc.training.outcome import log_report
+from smartgrid_pyfunc.training.repeatable import one_thread_in_linear_algebra
 
 _FEWEST_TRAINING_DAYS = 21
 
@@ -86,6 +87,7 @@ class WindowResult:
 # ------------------------------------------------------------------------------------------------------- the backtest
 
 
+@one_thread_in_linear_algebra
 def backtest_load_model(
     data: str, *, plan: Plan | None = None, sensor_type: str = "power,energy", model: str = "", **params: Any
 ) -> BacktestOutcome:

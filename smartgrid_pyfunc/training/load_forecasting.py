@@ -23,6 +23,7 @@ from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
 from smartgrid_pyfunc.training.cleaning import cleaned
 from smartgrid_pyfunc.training.figures import log_error_figures, log_error_tables
 from smartgrid_pyfunc.training.outcome import Outcome, log_report
+from smartgrid_pyfunc.training.repeatable import one_thread_in_linear_algebra
 
 _LEVEL = 0.9
 _FEWEST_TRAINING_DAYS = 21
@@ -42,6 +43,7 @@ class _Evaluation:
     importance: dict[str, float]
 
 
+@one_thread_in_linear_algebra
 def train_load_model(
     data: str,
     *,
