@@ -17,6 +17,8 @@ from mlflow.models.model import ModelInfo
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import smartgrid_pyfunc
+from smartgrid_pyfunc.lifecycle import integrity
+from smartgrid_pyfunc.lifecycle.server import plain_errors
 from smartgrid_pyfunc.schema import (
     ANOMALY_MODEL,
     HOURLY_OPTIONAL,
@@ -134,9 +136,16 @@ def log_model(
     example : DataFrame
         A request that the model answers; logged as the input example and run once to check the package.
     metadata : mapping, optional
-        Kept in the MLmodel file.
+        Kept in the MLmodel file, beside the input columns and length and digest of the files made here.
+
+    Raises
+    ------
+    LifecycleError
+        If the store cannot be written, or does not hold every file whole afterwards.
     """
-    with _neutral_folder(model) as (code, package, state):
+    with _neutral_folder(model) as (code, package, state), plain_errors("store the model"):
+        files = integrity.manifest(state, "artifacts/state") | integrity.manifest(package, f"code/{package.name}")
+        about = {"input_columns": input_columns(model_name), integrity.FILES: files, **(metadata or {})}
         info: ModelInfo = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code),
@@ -145,6 +154,7 @@ def log_model(
             signature=signature_of(model_name),
             input_example=example,
             pip_requirements=requirements(model_name),
-            metadata={"input_columns": input_columns(model_name), **(metadata or {})},
+            metadata=about,
         )
+    integrity.require_whole(info.model_uri)
     return info

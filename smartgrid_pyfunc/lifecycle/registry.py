@@ -21,6 +21,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from smartgrid_pyfunc.lifecycle.errors import LifecycleError, PromotionRefused
+from smartgrid_pyfunc.lifecycle.integrity import require_whole
 from smartgrid_pyfunc.lifecycle.server import bounded_wait, plain_errors
 from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL, InputError
 
@@ -178,9 +179,11 @@ def register(model: str, name: str, *, description: str = "", tags: Mapping[str,
     Raises
     ------
     LifecycleError
-        If the registry refuses or the version is not ready within five minutes.
+        If a file of the model is missing in the store or cut short, if the registry refuses, or if the version is not
+        ready within five minutes.
     """
     uri = model if ":" in model else f"runs:/{model}/model"
+    require_whole(uri)
     with plain_errors(f"register {uri} as {name}"):
         _ensure_registered(name)
         entry = mlflow.register_model(
@@ -252,7 +255,8 @@ def promote(
     PromotionRefused
         If the version's run did not finish, holds no evaluation, or is not better than its baseline.
     LifecycleError
-        For an unknown model or version, or if the registry cannot be reached.
+        For an unknown model or version, if a file of it is missing or cut short in the artifact store (`force` changes
+        nothing about that), or if the registry cannot be reached.
 
     Notes
     -----
@@ -264,6 +268,8 @@ def promote(
         versions = _versions(model)
         chosen = versions[_choose(model, versions, version)]
         _repair(model, versions)
+        if stage in ALIASES:
+            require_whole(f"models:/{model}/{chosen.version}")
         verdict = judge(model, chosen) if stage in ALIASES else Verdict()
         if not verdict.passed and not force:
             _refuse(chosen, stage, verdict)

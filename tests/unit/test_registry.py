@@ -13,8 +13,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.models import Model
 
-from smartgrid_pyfunc.lifecycle import registry
+from smartgrid_pyfunc.lifecycle import integrity, registry
 from smartgrid_pyfunc.lifecycle.errors import LifecycleError, PromotionRefused
 from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL, InputError
 
@@ -32,14 +33,26 @@ def store(tracking: str) -> mlflow.MlflowClient:
 def _version(
     store: mlflow.MlflowClient, metrics: dict[str, float], model: str = LOAD_MODEL, status: str = "FINISHED"
 ) -> str:
-    """Register a version whose run holds `metrics`; the registry does not look at the files."""
+    """Register a version whose run holds `metrics`, with files that are whole."""
     run = store.create_run("0")
     for name, value in metrics.items():
         store.log_metric(run.info.run_id, name, value)
     store.set_terminated(run.info.run_id, status)
     if not store.search_registered_models(f"name = '{model}'"):
         store.create_registered_model(model)
-    return str(store.create_model_version(model, "file:///tmp/none", run.info.run_id).version)
+    return str(store.create_model_version(model, _stored_model().as_uri(), run.info.run_id).version)
+
+
+def _stored_model() -> Path:
+    """Write a model that says what it is made of into the working folder, which is the test's own."""
+    folder = Path("stored-model").resolve()
+    if not folder.exists():
+        state = folder / "artifacts" / "state"
+        state.mkdir(parents=True)
+        (state / "arrays.npz").write_bytes(b"123456789")
+        files = integrity.manifest(state, "artifacts/state")
+        Model(metadata={integrity.FILES: files}).save(str(folder / "MLmodel"))
+    return folder
 
 
 def _state(store: mlflow.MlflowClient, model: str = LOAD_MODEL) -> tuple[dict[str, str], dict[str, str]]:
@@ -127,9 +140,27 @@ def test_a_run_that_did_not_finish_is_refused(store, status):
         registry.promote(LOAD_MODEL)
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.unlink(), "artifacts/state/arrays.npz is missing"),
+        (lambda file: file.write_bytes(b"1234"), "artifacts/state/arrays.npz has 4 bytes of 9"),
+        (lambda file: (file.parents[2] / "MLmodel").unlink(), "MLmodel is missing"),
+    ],
+)
+def test_no_version_with_missing_or_truncated_files_is_registered_or_promoted_even_by_force(store, damage, said):
+    version = _version(store, GOOD)
+    damage(_stored_model() / "artifacts" / "state" / "arrays.npz")
+    with pytest.raises(LifecycleError, match=said):
+        registry.promote(LOAD_MODEL, version=version, force=True)
+    with pytest.raises(LifecycleError, match=said):
+        registry.register(f"models:/{LOAD_MODEL}/{version}", LOAD_MODEL)
+    assert _state(store) == ({version: "None"}, {})
+
+
 def test_a_version_without_a_run_is_refused(store):
     store.create_registered_model(LOAD_MODEL)
-    store.create_model_version(LOAD_MODEL, "file:///tmp/none")
+    store.create_model_version(LOAD_MODEL, _stored_model().as_uri())
     with pytest.raises(PromotionRefused, match="no run"):
         registry.promote(LOAD_MODEL)
 
@@ -253,7 +284,7 @@ def _promote_with(call: str, then: str, version: str, stage: str = "Production")
         import os, sys
         sys.path.insert(0, {str(ROOT)!r})
         import mlflow
-        from smartgrid_pyfunc.lifecycle import registry
+        from smartgrid_pyfunc.lifecycle import integrity, registry
         real = mlflow.MlflowClient.{call}
         def disturbed(*args, **settings):
             {then}
@@ -361,7 +392,7 @@ def test_a_registered_version_is_ready_described_and_loads(store, tmp_path):
 
 
 def test_registering_what_is_not_there_is_an_error(store):
-    with pytest.raises(LifecycleError, match="Could not register"):
+    with pytest.raises(LifecycleError, match=r"Could not look at the files of runs:/0+/model: Run with id"):
         registry.register("0" * 32, LOAD_MODEL)
 
 
