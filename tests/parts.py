@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -135,3 +137,50 @@ def free_ports(number: int) -> int:
         except OSError:
             continue
         return first
+
+
+@contextmanager
+def wire(target: int) -> Iterator[Wire]:
+    """A connection to the port `target` of the loopback that can be cut."""
+    cable = Wire(target)
+    try:
+        yield cable
+    finally:
+        cable.close()
+
+
+class Wire:
+    """Passes on what comes to `port`, until `limit` bytes have gone to the target; then it drops every connection."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.sent = 0
+        self.limit: int | None = None
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Accept nothing any more."""
+        self.limit = 0
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                threading.Thread(target=self._join, args=(near,), daemon=True).start()
+
+    def _join(self, near: socket.socket) -> None:
+        with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as far:
+            ends = {near: far, far: near}
+            while True:
+                for end in select.select(list(ends), [], [])[0]:
+                    data = end.recv(65536)
+                    if not data or (end is near and self._cut(len(data))):
+                        return
+                    ends[end].sendall(data)
+
+    def _cut(self, size: int) -> bool:
+        self.sent += size
+        return self.limit is not None and self.sent > self.limit

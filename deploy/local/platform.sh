@@ -3,9 +3,9 @@
 #
 #   deploy/local/platform.sh FOLDER      Ctrl-C stops all of it; the next start finds runs, models and artifacts again
 #
-# Ports: MLFLOW_PORT (5005), POSTGRES_PORT (5432), S3_PORT (9000, and the three after it). MLFLOW_SERVER_OPTIONS is
-# added to the server's command line. Prints "ready http://…" once it answers; FOLDER/environment then holds what a
-# shell must know to train against it: `set -a; . FOLDER/environment`.
+# Ports: MLFLOW_PORT (5005), POSTGRES_PORT (5432), S3_PORT (9000, and the three after it). ACCOUNTS=1 and
+# MLFLOW_SERVER_OPTIONS are those of tracking-server.sh. Prints "ready http://…" once it answers; FOLDER/environment
+# then holds what a shell must know to train against it: `set -a; . FOLDER/environment`.
 set -euo pipefail
 
 [ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -51,17 +51,12 @@ AWS_SECRET_ACCESS_KEY=$(cat "$folder/object-store/secret")
 export PGPASSWORD MLFLOW_BACKEND_STORE_URI MLFLOW_ARTIFACTS_DESTINATION=s3://mlflow
 PGPASSWORD=$(cat "$folder/postgres/password")
 MLFLOW_BACKEND_STORE_URI=$(sed 's/^ready //' "$folder/postgres.out")
-# shellcheck disable=SC2086
-setsid mlflow server --host 127.0.0.1 --port "$port" --serve-artifacts ${MLFLOW_SERVER_OPTIONS:-} >"$folder/mlflow.log" 2>&1 &
-parts+=($!)
-for _ in $(seq 1200); do
-    curl -sf -o /dev/null "http://127.0.0.1:$port/health" && break
-    kill -0 "${parts[-1]}" 2>/dev/null || { echo "platform.sh: the tracking server did not start:" >&2; tail -n 5 "$folder/mlflow.log" >&2; exit 1; }
-    sleep 0.1
-done
+start tracking "$here/tracking-server.sh" "$folder/tracking" "$port"
 (
     umask 077
     printf '%s=%s\n' MLFLOW_TRACKING_URI "http://127.0.0.1:$port" >"$folder/environment"
+    [ "${ACCOUNTS:-0}" != 1 ] || printf '%s=%s\n' MLFLOW_TRACKING_USERNAME trainer \
+        MLFLOW_TRACKING_PASSWORD "$(cat "$folder/tracking/trainer-password")" >>"$folder/environment"
     # Downloads are redirected to the store itself, with addresses that are signed for a while.
     for name in MLFLOW_S3_ENDPOINT_URL AWS_DEFAULT_REGION AWS_EC2_METADATA_DISABLED AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; do
         printf '%s=%s\n' "$name" "${!name}"

@@ -17,7 +17,15 @@ from smartgrid_pyfunc.lifecycle.errors import LifecycleError, mask_secrets
 _BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _CONNECT_SECONDS = 10
 _DATABASES = ("postgresql", "mysql")
+_EXPECTED = (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError)
+# The server answers, but an artifact goes neither in nor out.
+_STORE_FAILS = re.compile(r"mlflow-artifacts.*(?:error code 5\d\d|too many 5\d\d|5\d\d Server Error)", re.DOTALL)
 _UNREACHABLE = re.compile(r"Max retries exceeded|failed with exception|timed out|Connection refused", re.IGNORECASE)
+# By MLflow's code: accounts of a tracking server that asks for passwords.
+_REFUSED = {
+    "UNAUTHENTICATED": "does not know this account; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a right one",
+    "PERMISSION_DENIED": "does not allow this; use an account that may write, or an address that is among its --allowed-hosts",
+}
 
 
 @contextmanager
@@ -43,7 +51,9 @@ def plain_errors(action: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, _EXPECTED) and not _is_of_store(error):
+            raise
         raise LifecycleError(_explanation(action, error)) from error
 
 
@@ -66,17 +76,34 @@ def check_reachable() -> None:
 
 def _explanation(action: str, error: Exception) -> str:
     reason = _first_line(error)
+    if isinstance(error, MlflowException) and (refusal := _REFUSED.get(error.error_code)):
+        return f"Could not {action}: the MLflow tracking server at {_server()} {refusal}."
+    if _STORE_FAILS.search(str(error)):
+        return (
+            f"Could not {action}: the MLflow tracking server at {_server()} cannot use its artifact store; "
+            "check the store, its bucket and the keys that the server was started with (its log says more)."
+        )
+    if _is_of_store(error):
+        return f"Could not {action}: the artifact store says: {reason.rstrip('.')}; check its address, bucket and keys."
     if _UNREACHABLE.search(str(error)):
         return _unreachable(action, "no answer" if "Max retries" in reason else reason)
     return f"Could not {action}: {reason.rstrip('.')}."
 
 
 def _unreachable(action: str, reason: str) -> str:
-    uri = mask_secrets(mlflow.get_tracking_uri())
     return (
-        f"Could not {action}: the MLflow tracking server at {uri} cannot be reached ({reason}); "
+        f"Could not {action}: the MLflow tracking server at {_server()} cannot be reached ({reason}); "
         "start it, or set MLFLOW_TRACKING_URI to the right address."
     )
+
+
+def _is_of_store(error: BaseException) -> bool:
+    """Tell an error of the S3 client by its home: it is not imported where nobody uses it."""
+    return type(error).__module__.partition(".")[0] in ("boto3", "botocore")
+
+
+def _server() -> str:
+    return mask_secrets(mlflow.get_tracking_uri())
 
 
 def _first_line(error: BaseException) -> str:
