@@ -24,7 +24,7 @@ from smartgrid_pyfunc.lifecycle.errors import LifecycleError, PromotionRefused, 
 from smartgrid_pyfunc.schema import MAX_HORIZON, InputError
 
 FAILED, BAD_INPUT, REFUSED, INTERRUPTED = 1, 2, 3, 130
-_CHATTY = ("mlflow", "alembic", "git", "urllib3", "matplotlib", "sqlalchemy", "holidays")
+_CHATTY = ("mlflow", "alembic", "git", "urllib3", "matplotlib", "sqlalchemy", "holidays", "botocore")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -23,8 +23,8 @@ _STORE_FAILS = re.compile(r"mlflow-artifacts.*(?:error code 5\d\d|too many 5\d\d
 _UNREACHABLE = re.compile(r"Max retries exceeded|failed with exception|timed out|Connection refused", re.IGNORECASE)
 # By MLflow's code: accounts of a tracking server that asks for passwords.
 _REFUSED = {
-    "UNAUTHENTICATED": "does not know this account; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a right one",
-    "PERMISSION_DENIED": "does not allow this; use an account that may write, or an address that is among its --allowed-hosts",
+    "UNAUTHENTICATED": "does not know this account; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "PERMISSION_DENIED": "does not allow this; use an account that may write, or an address of its --allowed-hosts",
 }
 
 
