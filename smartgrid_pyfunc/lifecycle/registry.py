@@ -10,7 +10,6 @@ import datetime as dt
 import getpass
 import json
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,19 +19,29 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from smartgrid_pyfunc.lifecycle.errors import LifecycleError, PromotionRefused
+from smartgrid_pyfunc.lifecycle.errors import PromotionRefused
 from smartgrid_pyfunc.lifecycle.integrity import require_whole
 from smartgrid_pyfunc.lifecycle.server import bounded_wait, plain_errors
-from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL, InputError
+from smartgrid_pyfunc.lifecycle.versions import (
+    ALIASES,
+    STAGES,
+    aliases_on,
+    choose,
+    holder,
+    inconsistencies,
+    parse_stage,
+    production_version,
+    stage_of,
+    version_in,
+    versions_of,
+)
+from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL
 
-STAGES = ("None", "Staging", "Production", "Archived")
-#: The alias that goes with each stage that is served.
-ALIASES = {"Production": "champion", "Staging": "challenger"}
+__all__ = ["STAGES", "inconsistencies", "production_version", "version_in"]
 
 _BUDGETS = 3.0  # a detector without labels may flag up to this many times its false-alarm budget
 _REGISTRATION_SECONDS = 300
 _TAG_LENGTH = 4000
-_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -194,57 +203,6 @@ def register(model: str, name: str, *, description: str = "", tags: Mapping[str,
     return str(entry.version)
 
 
-def production_version(model: str) -> str | None:
-    """Return the version that ``models:/MODEL/Production`` serves, None if there is none.
-
-    Raises
-    ------
-    LifecycleError
-        If no model of that name is registered.
-    """
-    with bounded_wait(), plain_errors(f"look up {model}"):
-        return _holder(_versions(model), "Production")
-
-
-def version_in(model: str, stage: str) -> str | None:
-    """Return the version of `model` that holds `stage`; None if none does or no such model is registered.
-
-    Raises
-    ------
-    LifecycleError
-        If the registry cannot be asked.
-    """
-    with bounded_wait(), plain_errors(f"look up {model}"):
-        found = mlflow.search_model_versions(filter_string=f"name = '{model}'")
-        ordered = sorted(found, key=lambda entry: int(entry.version))
-        return _holder({str(entry.version): entry for entry in ordered}, stage)
-
-
-def inconsistencies(model: str) -> list[str]:
-    """Return where stages and aliases of `model` disagree, a phrase each; nothing if all is well.
-
-    A promotion that was killed half-way, two at once or changes by hand leave such traces; `promote` mends them.
-
-    Raises
-    ------
-    LifecycleError
-        If no model of that name is registered or the registry cannot be asked.
-    """
-    with bounded_wait(), plain_errors(f"look up {model}"):
-        versions = _versions(model)
-        held = {alias: str(v) for alias, v in mlflow.MlflowClient().get_registered_model(model).aliases.items()}
-    found = []
-    for stage, alias in ALIASES.items():
-        holders = [number for number, entry in versions.items() if _stage(entry) == stage]
-        if len(holders) > 1:
-            found.append(f"{model}: versions {' and '.join(holders)} are all in {stage}")
-        elif held.get(alias) != (holders[0] if holders else None):
-            points = f"version {held[alias]}" if alias in held else "nothing"
-            inside = f"version {holders[0]}" if holders else "no version"
-            found.append(f"{model}: {inside} is in {stage}, but the alias {alias} points to {points}")
-    return found
-
-
 def promote(
     model: str,
     *,
@@ -288,10 +246,10 @@ def promote(
     The alias moves first, then stage and archiving change in one transaction: a process killed in between leaves the
     former version served, and the next call for the model puts back every alias that disagrees with its stage.
     """
-    stage = _parse_stage(stage)
+    stage = parse_stage(stage)
     with bounded_wait(), plain_errors(f"promote {model}"):
-        versions = _versions(model)
-        chosen = versions[_choose(model, versions, version)]
+        versions = versions_of(model)
+        chosen = versions[choose(model, versions, version)]
         _repair(model, versions)
         if stage in ALIASES:
             require_whole(f"models:/{model}/{chosen.version}")
@@ -336,15 +294,15 @@ def _move(
     version: ModelVersion, versions: Mapping[str, ModelVersion], stage: str, verdict: Verdict, actor: str
 ) -> Promotion:
     number, alias = str(version.version), ALIASES.get(stage)
-    former = _holder({key: entry for key, entry in versions.items() if key != number}, stage) if alias else None
+    former = holder({key: entry for key, entry in versions.items() if key != number}, stage) if alias else None
     forced = not verdict.passed
     # Tags come first: no version may reach a stage without a trace of who put it there.
     _tag(version, _record(version, stage, verdict, actor, former))
     if former is not None:
         _tag(versions[former], {"replaced_by": number, "replaced_at": _now(), "replaced_in": stage})
     _set_stage(version, stage, alias)
-    _repair(version.name, _versions(version.name))
-    return Promotion(version.name, number, _stage(version), stage, alias, former, forced, verdict)
+    _repair(version.name, versions_of(version.name))
+    return Promotion(version.name, number, stage_of(version), stage, alias, former, forced, verdict)
 
 
 def _set_stage(version: ModelVersion, stage: str, alias: str | None) -> None:
@@ -352,7 +310,7 @@ def _set_stage(version: ModelVersion, stage: str, alias: str | None) -> None:
     number = str(version.version)
     if alias:
         client.set_registered_model_alias(version.name, alias, number)
-    for other in _aliases(version.name, number) - {alias}:
+    for other in aliases_on(version.name, number) - {alias}:
         client.delete_registered_model_alias(version.name, other)
     with _stages_allowed():
         client.transition_model_version_stage(version.name, number, stage)
@@ -362,7 +320,7 @@ def _set_stage(version: ModelVersion, stage: str, alias: str | None) -> None:
 
 
 def _others_in(model: str, number: str, stage: str) -> list[str]:
-    return [other for other, entry in _versions(model).items() if other != number and _stage(entry) == stage]
+    return [other for other, entry in versions_of(model).items() if other != number and stage_of(entry) == stage]
 
 
 def _repair(model: str, versions: Mapping[str, ModelVersion]) -> None:
@@ -370,12 +328,12 @@ def _repair(model: str, versions: Mapping[str, ModelVersion]) -> None:
     client = mlflow.MlflowClient()
     held = client.get_registered_model(model).aliases
     for stage, alias in ALIASES.items():
-        holder = _holder(versions, stage)
+        serving = holder(versions, stage)
         current = str(held[alias]) if alias in held else None
-        if holder is None and current is not None:
+        if serving is None and current is not None:
             client.delete_registered_model_alias(model, alias)
-        elif holder is not None and holder != current:
-            client.set_registered_model_alias(model, alias, holder)
+        elif serving is not None and serving != current:
+            client.set_registered_model_alias(model, alias, serving)
 
 
 def _record(version: ModelVersion, stage: str, verdict: Verdict, actor: str, former: str | None) -> dict[str, str]:
@@ -385,7 +343,7 @@ def _record(version: ModelVersion, stage: str, verdict: Verdict, actor: str, for
     return {
         "promoted_by": actor,
         "promoted_at": _now(),
-        "promoted_from": _stage(version),
+        "promoted_from": stage_of(version),
         "promoted_to": stage,
         "promotion_metrics": json.dumps({name: None if math.isnan(x) else x for name, x in figures.items()}),
         "promotion_forced": str(not verdict.passed).lower(),
@@ -398,71 +356,6 @@ def _tag(version: ModelVersion, tags: Mapping[str, str]) -> None:
     client = mlflow.MlflowClient()
     for name, value in tags.items():
         client.set_model_version_tag(version.name, str(version.version), f"smartgrid.{name}", value[:_TAG_LENGTH])
-
-
-# ----------------------------------------------------------------------------------------------- looking things up
-
-
-def _versions(model: str) -> dict[str, ModelVersion]:
-    """Return the versions of `model` by number, oldest first."""
-    try:
-        mlflow.MlflowClient().get_registered_model(model)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        known = ", ".join(sorted(entry.name for entry in mlflow.search_registered_models(max_results=_PAGE)))
-        raise LifecycleError(
-            f"No model named {model!r} is registered; "
-            + (f"there are: {known}." if known else "train one first: `mlflow run . -e main`.")
-        ) from None
-    found = mlflow.search_model_versions(filter_string=f"name = '{model}'")
-    return {str(entry.version): entry for entry in sorted(found, key=lambda entry: int(entry.version))}
-
-
-def _choose(model: str, versions: Mapping[str, ModelVersion], version: str | int | None) -> str:
-    if not versions:
-        raise LifecycleError(f"{model} has no version; train one with register=true.")
-    wanted = _parse_version(version)
-    number = wanted or list(versions)[-1]
-    if number not in versions:
-        raise LifecycleError(f"{model} has no version {number}; there are: {', '.join(versions)}.")
-    if versions[number].status != "READY":
-        raise LifecycleError(
-            f"{model} version {number} is {versions[number].status}, not READY; wait, or register it again."
-        )
-    return number
-
-
-def _parse_version(version: str | int | None) -> str | None:
-    text = "" if version is None else str(version).strip()
-    if text in ("", "latest"):
-        return None
-    if not re.fullmatch(r"[0-9]+", text):
-        raise InputError("version must be a number", found=text, remedy="leave it empty for the latest")
-    return str(int(text))
-
-
-def _parse_stage(stage: str) -> str:
-    for known in STAGES:
-        if known.lower() == stage.strip().lower():
-            return known
-    raise InputError("stage must be Production, Staging, Archived or None", found=stage)
-
-
-def _stage(version: ModelVersion) -> str:
-    return version.current_stage or "None"
-
-
-def _holder(versions: Mapping[str, ModelVersion], stage: str) -> str | None:
-    """Return the newest version in `stage`: with several, it is the one that MLflow serves."""
-    holders = [number for number, entry in versions.items() if _stage(entry) == stage]
-    return holders[-1] if holders else None
-
-
-def _aliases(model: str, version: str) -> set[str]:
-    """Return those of our aliases that point to `version`; aliases of the user's own are left alone."""
-    held = mlflow.MlflowClient().get_registered_model(model).aliases
-    return {alias for alias in ALIASES.values() if str(held.get(alias, "")) == version}
 
 
 def _ensure_registered(name: str) -> None:
