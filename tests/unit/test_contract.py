@@ -268,6 +268,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
         "folder": "elsewhere",
     },
     "tokens": {"action": "list", "client": "dashboard", "tokens": "elsewhere"},
+    "doctor": {"data": "readings.csv", "gateway": "https://load.example.com"},
 }
 
 
@@ -367,6 +368,7 @@ ARROWS: dict[str, set[str]] = {
     "plots": {"schema", "evaluation"},
     "lifecycle": {"schema"},
     "serving": {"schema", "lifecycle"},
+    "doctor": {"schema", "sources", "lifecycle", "serving"},
     "training": {"schema", "features", "models", "evaluation", "sources", "plots", "lifecycle"},
 }
 SERVED = {"", "schema", "features", "models", "forest"}
