@@ -90,7 +90,7 @@ def faults(model: str, stage: str) -> list[str]:
     if not holders and aliased is not None:
         return [f"the alias {alias} points to version {aliased}, but no version is in {stage}"]
     if holders and aliased != holders[0]:
-        points = f"points to version {aliased}" if aliased else "is missing"
+        points = f"points to version {aliased}" if aliased else "points to nothing"
         return [f"version {holders[0]} is in {stage}, but the alias {alias} {points}"]
     return []
 
