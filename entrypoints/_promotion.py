@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from smartgrid_pyfunc.lifecycle.registry import Promotion
 
 
-def promote_and_tell(model: str, version: str | None, stage: str = "Production", force: bool = False) -> None:
+def promote_and_tell(
+    model: str, version: str | None, stage: str = "Production", force: bool = False, *, reason: str = "", now: str = ""
+) -> None:
     """Promote, tag the launcher's run with the verdict and print what changed."""
     from smartgrid_pyfunc.lifecycle import registry, runs
 
     try:
-        promotion = registry.promote(model, version=version, stage=stage, force=force)
+        promotion = registry.promote(model, version=version, stage=stage, force=force, reason=reason, now=now)
     except PromotionRefused:
         # `mlflow run` turns every exit code but 0 into 1: its run tells a refusal from a failure.
         runs.tag_launcher({"smartgrid.verdict": "refused"})

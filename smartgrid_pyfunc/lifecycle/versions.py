@@ -210,28 +210,3 @@ def aliases_on(model: str, version: str) -> set[str]:
     """Return those of our aliases that point to `version`; aliases of the user's own are left alone."""
     held = mlflow.MlflowClient().get_registered_model(model).aliases
     return {alias for alias in ALIASES.values() if str(held.get(alias, "")) == version}
-
-
-def inconsistencies(model: str) -> list[str]:
-    """Return where stages and aliases of `model` disagree, a phrase each; nothing if all is well.
-
-    A promotion that was killed half-way, two at once or changes by hand leave such traces; `promote` mends them.
-
-    Raises
-    ------
-    LifecycleError
-        If no model of that name is registered or the registry cannot be asked.
-    """
-    with bounded_wait(), plain_errors(f"look up {model}"):
-        versions = versions_of(model)
-        held = {alias: str(v) for alias, v in mlflow.MlflowClient().get_registered_model(model).aliases.items()}
-    found = []
-    for stage, alias in ALIASES.items():
-        holders = [number for number, entry in versions.items() if stage_of(entry) == stage]
-        if len(holders) > 1:
-            found.append(f"{model}: versions {' and '.join(holders)} are all in {stage}")
-        elif held.get(alias) != (holders[0] if holders else None):
-            points = f"version {held[alias]}" if alias in held else "nothing"
-            inside = f"version {holders[0]}" if holders else "no version"
-            found.append(f"{model}: {inside} is in {stage}, but the alias {alias} points to {points}")
-    return found
