@@ -237,7 +237,16 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
         "level": "0.8",
     },
     "anomaly_detection": {**_TRAINING, "contamination": "0.02", "false_alarm_rate": "0.03", "register": "false"},
-    "promote": {"model": "AnomalyDetectionModel", "version": "3", "stage": "Staging", "force": "true"},
+    "promote": {
+        "model": "AnomalyDetectionModel",
+        "version": "3",
+        "stage": "Staging",
+        "force": "true",
+        "reason": "a new meter type",
+        "now": "2026-05-03T12:00:00Z",
+    },
+    "rollback": {"model": "AnomalyDetectionModel", "reason": "it errs on Sundays", "now": "2026-05-03T12:00:00Z"},
+    "audit": {"model": "AnomalyDetectionModel", "at": "2026-05-03"},
     "simulate": {
         "to": "elsewhere",
         "sensors": "3",
