@@ -9,6 +9,7 @@ that writes last therefore sees the final state and mends it. One that is killed
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 import warnings
@@ -25,6 +26,8 @@ from smartgrid_pyfunc.lifecycle.versions import ALIASES, aliases_on, holder, sta
 _WANTED = "smartgrid.wanted_in_{}"
 _TRIES = 20
 _PAUSE_SECONDS = 0.05
+# What a database says, through MLflow, of two transactions that wrote one row: SQLite, PostgreSQL, SQLAlchemy.
+_COLLISION = re.compile(r"UNIQUE constraint failed|duplicate key value|StaleDataError|expected to (?:delete|update)")
 
 
 def move(version: ModelVersion, stage: str) -> str | None:
@@ -122,14 +125,14 @@ def _bring(model: str, stage: str, number: str) -> bool:
     moved = stage_of(versions[number]) == stage
     if moved and not others and _aliased(model, alias) == number:
         return False
-    client = mlflow.MlflowClient()
-    # The alias moves first: a process killed in between leaves the former version in the stage, which is served.
-    client.set_registered_model_alias(model, alias, number)
-    if not moved:
-        _set_stage(model, number, stage, keep=alias)
-    # Not by MLflow's own archive_existing_versions: on PostgreSQL with psycopg 3 it compares a number with a text.
-    for other in others:
-        _set_stage(model, other, "Archived", keep=alias)
+    with _collisions_allowed():
+        # The alias moves first: a process killed in between leaves the former version in the stage, which is served.
+        mlflow.MlflowClient().set_registered_model_alias(model, alias, number)
+        if not moved:
+            _set_stage(model, number, stage, keep=alias)
+        # Not by MLflow's own archive_existing_versions: on PostgreSQL with psycopg 3 it compares a number with a text.
+        for other in others:
+            _set_stage(model, other, "Archived", keep=alias)
     return True
 
 
@@ -179,6 +182,16 @@ def _forget_wanted(model: str, number: str) -> None:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
+
+
+@contextmanager
+def _collisions_allowed() -> Iterator[None]:
+    """Let a write be lost to another process that wrote the same row at the same moment: the next look tells."""
+    try:
+        yield
+    except MlflowException as error:
+        if not _COLLISION.search(str(error)):
+            raise
 
 
 @contextmanager
