@@ -21,6 +21,9 @@ import click
 @cli.option("--covariates", default="auto", help="auto (those present), none, or names: temperature,is_holiday.")
 @cli.option("--clean-with", default=None, help="URI of an anomaly model: readings that it flags are left out.")
 @cli.register
+@cli.option(
+    "--store-history", type=click.BOOL, default=True, help="false: neither model nor run keeps an hour of the data."
+)
 def main(
     data: str,
     sensor_type: str,
@@ -28,6 +31,7 @@ def main(
     test_days: int,
     clean_with: str | None,
     register: bool,
+    store_history: bool,
     **params: object,
 ) -> None:
     """Train LoadForecastingModel: the load of every sensor for the next 1…168 hours, with intervals.
@@ -44,6 +48,7 @@ def main(
         test_days=test_days,
         clean_with=clean_with,
         register=register,
+        store_history=store_history,
         **params,
     )
     click.echo(results([outcome]))

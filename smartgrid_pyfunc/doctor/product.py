@@ -17,22 +17,18 @@ from smartgrid_pyfunc.lifecycle.errors import LifecycleError
 from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL
 
 _LOAD_SECONDS = 120
-#: What a model is asked, to see that it answers.
-_REQUESTS = {
-    LOAD_MODEL: [{"sensor_id": "all"}],
-    ANOMALY_MODEL: [{"sensor_id": "doctor", "sensor_type": "power", "timestamp": "2026-01-01T00:00:00Z", "value": 1.0}],
-}
+_MODELS = (LOAD_MODEL, ANOMALY_MODEL)
 # In a process of its own, since two versions in one process share the first one's code.
 _ASK = """
-import json, sys, mlflow, pandas
+import sys, mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
-print("answered", len(model.predict(pandas.DataFrame(json.loads(sys.argv[2])))))
+print("answered", len(model.predict(model.input_example)))
 """
 
 
 def checks(data: str, gateway: str) -> list[Check]:
     """Return the checks of what the commands of this project need and leave; `gateway` is its URL."""
-    models = [Check(name, lambda name=name: _model(name), seconds=_LOAD_SECONDS + 30) for name in _REQUESTS]  # type: ignore[misc]
+    models = [Check(name, lambda name=name: _model(name), seconds=_LOAD_SECONDS + 30) for name in _MODELS]  # type: ignore[misc]
     return [Check("data", lambda: _data(data), seconds=60), *models, Check("gateway", lambda: _gateway(gateway))]
 
 
@@ -52,17 +48,17 @@ def _model(name: str) -> Finding:
     uri = f"models:/{name}/{version}"
     integrity.require_whole(uri)
     begun = time.monotonic()
-    answered = _ask(uri, name)
+    answered = _ask(uri)
     said = f"version {version} is in Production, loads and answers {answered} rows in {time.monotonic() - begun:.1f} s"
     return Finding(name, State.OK, said)
 
 
-def _ask(uri: str, name: str) -> int:
-    """Load the model as a server would, without this checkout on the path, and return how many rows it answers."""
+def _ask(uri: str) -> int:
+    """Load the model as a server would, without this checkout on the path; return how many rows answer its example."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MLFLOW_RUN_ID")}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _ASK, uri, json.dumps(_REQUESTS[name])],
+            [sys.executable, "-c", _ASK, uri],
             env=environment | {"MLFLOW_TRACKING_URI": _tracking_uri()},
             cwd=Path(sys.prefix),
             capture_output=True,

@@ -178,6 +178,14 @@ class LoadForecastingModel(StoredModel):
         self._history = StoredHistory.from_panel(panel)
         return self
 
+    def forget_history(self) -> None:
+        """Forget the hours of every sensor, which then has to send its own with each request.
+
+        What was learned of each sensor stays: its name, how its level and daily course differ from others' and how far
+        forecasts of it erred.
+        """
+        self._history = self._history.emptied()
+
     def _feature_spec(self, panel: Panel) -> FeatureSpec:
         covariates = _resolve_covariates(self.params.covariates, panel)
         holidays: tuple[int, ...] = ()

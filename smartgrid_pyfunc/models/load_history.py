@@ -26,6 +26,11 @@ class StoredHistory:
         columns = {name: values[cells] for name, values in {**panel.loads, **panel.covariates}.items()}
         return cls(panel.sensor_ids[seen], panel.hour(seen, panel.origin[seen]), columns)
 
+    def emptied(self) -> StoredHistory:
+        """Return a history of no sensor, with the same columns."""
+        nothing = np.zeros((0, HISTORY_HOURS))
+        return StoredHistory(self.sensors[:0], self._last_hour[:0], dict.fromkeys(self._columns, nothing))
+
     def __contains__(self, sensor: str) -> bool:
         """Return true if the sensor was seen in training."""
         return sensor in self._number

@@ -16,7 +16,7 @@ from smartgrid_pyfunc.evaluation.metrics import Summary, pinball, summarise
 from smartgrid_pyfunc.evaluation.rolling import MEMORY_DAYS, compare_intervals
 from smartgrid_pyfunc.lifecycle import runs
 from smartgrid_pyfunc.schema import LOAD_MODEL
-from smartgrid_pyfunc.training.figures import errors, log_error_figures, log_error_tables
+from smartgrid_pyfunc.training.figures import errors, log_error_figures, log_error_tables, log_loads_figure
 
 LEVELS = (0.8, 0.9, 0.95)  # at which the intervals are compared, beside the one asked for
 _NAIVE = "seasonal_naive"  # in the column `model` of forecasts that the seasonal naive gave
@@ -91,7 +91,8 @@ def log_backtest(
     runs.log_results(metrics=metrics)
     runs.set_tags(_tags(by_window, about))
     _log_tables(summary, by_window, intervals, thinned(forecasts, _MOST_LOGGED_ROWS, seed))
-    log_error_figures(summary, forecasts, level)
+    log_loads_figure(forecasts, level)
+    log_error_figures(summary)
     runs.log_figure("plots/error_by_window.png", plots.error_by_window(errors(by_window)))
     runs.log_figure("plots/intervals.png", plots.interval_comparison(intervals))
     return BacktestOutcome(run_id, about, level, timezone, metrics, by_window, intervals)

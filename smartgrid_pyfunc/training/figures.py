@@ -13,11 +13,15 @@ _SHOWN_DAYS = 7
 _NAMES = {"mae": "model", "naive_24_mae": "naive_24", "naive_168_mae": "naive_168"}
 
 
-def log_error_figures(summary: Summary, forecasts: pd.DataFrame, level: float) -> None:
-    """Log the last week's forecasts and the errors by horizon and by hour of day to the active run."""
+def log_loads_figure(forecasts: pd.DataFrame, level: float) -> None:
+    """Log the last week's forecasts beside what was measured to the active run."""
     runs.log_figure(
         "plots/forecast_against_actual.png", plots.forecast_against_actual(_last_week(forecasts), level=level)
     )
+
+
+def log_error_figures(summary: Summary) -> None:
+    """Log the errors by horizon and by hour of day to the active run."""
     runs.log_figure("plots/error_by_horizon.png", plots.error_by_horizon(errors(summary.by_horizon.reset_index())))
     runs.log_figure("plots/error_by_hour.png", plots.error_by_hour(errors(summary.by_hour.reset_index())))
 

@@ -21,7 +21,7 @@ from smartgrid_pyfunc.models.load_validation import NAIVE
 from smartgrid_pyfunc.schema import HOURS_A_DAY, LOAD_EXPERIMENT, LOAD_MODEL, InputError, format_timestamps
 from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
 from smartgrid_pyfunc.training.cleaning import cleaned
-from smartgrid_pyfunc.training.figures import log_error_figures, log_error_tables
+from smartgrid_pyfunc.training.figures import log_error_figures, log_error_tables, log_loads_figure
 from smartgrid_pyfunc.training.outcome import Outcome, log_report
 from smartgrid_pyfunc.training.repeatable import one_thread_in_linear_algebra
 
@@ -52,6 +52,7 @@ def train_load_model(
     test_days: int = 28,
     clean_with: str | None = None,
     register: bool = True,
+    store_history: bool = True,
     nested: bool = False,
     **params: Any,
 ) -> Outcome:
@@ -71,6 +72,9 @@ def train_load_model(
         URI of an anomaly model; readings that it flags are left out, see `training.cleaning`.
     register : bool
         Make the logged model a new version of `LoadForecastingModel`.
+    store_history : bool
+        Keep each sensor's last weeks in the model. Without it neither model nor run holds an hour of the data: requests
+        have to bring their history, the logged example is made up, and no forecast is drawn beside what was measured.
     nested : bool
         See `runs.tracked_run`.
     **params
@@ -89,12 +93,16 @@ def train_load_model(
             "sensor_type": sensor_type,
             "data": mask_secrets(data),
             "clean_with": clean_with or "",
+            "store_history": store_history,
         }
         runs.log_results(model.get_params() | settings, metrics)
         _log.info("refitting on all hours")
         final = model.refit(source.frame)
-        _log_artifacts(evaluation, final)
-        info = packaging.log_model(final, LOAD_MODEL, example_request(source.frame))
+        _log_artifacts(evaluation, final, draw_loads=store_history)
+        example = example_request(source.frame if store_history else _made_up())
+        if not store_history:
+            final.forget_history()
+        info = packaging.log_model(final, LOAD_MODEL, example)
         runs.set_tags(_tags(final, test_days))
         version = _register(info.model_uri, metrics, source) if register else None
         return Outcome(LOAD_MODEL, run.info.run_id, info.model_uri, version, metrics)
@@ -160,13 +168,15 @@ def _metrics(evaluation: _Evaluation, model: LoadForecastingModel) -> dict[str, 
     return train | evaluation.test.overall | extra
 
 
-def _log_artifacts(evaluation: _Evaluation, model: LoadForecastingModel) -> None:
+def _log_artifacts(evaluation: _Evaluation, model: LoadForecastingModel, *, draw_loads: bool) -> None:
     ordered = sorted(model.feature_importances_.items(), key=lambda item: -item[1])
     runs.log_text("feature_importance.txt", "".join(f"{name}\t{share:.6f}\n" for name, share in ordered))
     runs.log_figure("plots/feature_importance.png", _importance_figure(ordered))
     runs.log_table("tables/permutation_importance.csv", _named_table(evaluation.importance))
     runs.log_figure("plots/permutation_importance.png", plots.permutation_importance(evaluation.importance))
-    log_error_figures(evaluation.test, evaluation.forecasts, _LEVEL)
+    if draw_loads:
+        log_loads_figure(evaluation.forecasts, _LEVEL)
+    log_error_figures(evaluation.test)
     log_error_tables(evaluation.test)
 
 
@@ -184,6 +194,14 @@ def example_request(hourly: pd.DataFrame) -> pd.DataFrame:
     rows: pd.DataFrame = first.tail(_EXAMPLE_HOURS).dropna(axis="columns", how="all").reset_index(drop=True)
     rows["timestamp"] = format_timestamps(rows["timestamp"].dt.tz_localize(None).to_numpy())
     return rows
+
+
+def _made_up() -> pd.DataFrame:
+    """Return hours of a sensor that does not exist."""
+    hour = np.arange(_EXAMPLE_HOURS)
+    times = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(hour, unit="h")
+    load = 10.0 + 2.0 * np.sin(2 * np.pi * hour / HOURS_A_DAY)
+    return pd.DataFrame({"sensor_id": "made-up", "timestamp": times, "avg_value": load})
 
 
 def _tags(model: LoadForecastingModel, test_days: int) -> dict[str, str]:

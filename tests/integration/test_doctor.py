@@ -65,7 +65,7 @@ def test_everything_that_works_is_ok_and_what_is_not_in_use_is_no_fault(detector
         assert _line(said, check)[0] == "ok", said
     for check in ("database", "object store", "gateway"):
         assert _line(said, check)[0] == "--", said
-    assert f"version {detector} is in Production, loads and answers 1 rows" in said
+    assert f"version {detector} is in Production, loads and answers 3 rows" in said
     client = MlflowClient()
     experiment = client.get_experiment_by_name("smartgrid-doctor")
     assert client.search_runs([experiment.experiment_id]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import mlflow
@@ -54,6 +55,55 @@ def test_both_trainings_lead_to_promoted_versions_that_answer(grid: Path, tracki
     assert set(forecast.groupby("sensor_id").size()) == {48}
     assert "AnomalyDetectionModel" in results([load, anomalies])
     assert "mlflow models serve" in next_steps([load, anomalies])
+
+
+def _measured_values_in(folder: Path, measured: set[float]) -> dict[str, int]:
+    """Return how many of the measured loads each file below `folder` holds, as arrays or as written numbers."""
+    found = {}
+    for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+        if path.suffix == ".npz":
+            with np.load(path) as stored:
+                values = {round(x, 7) for name in stored for x in _floats(stored[name])}
+        elif path.suffix == ".png":
+            continue
+        else:
+            values = {round(float(x), 7) for x in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", path.read_text())}
+        if hits := len(values & measured):
+            found[path.relative_to(folder).as_posix()] = hits
+    return found
+
+
+def _floats(array: np.ndarray) -> list[float]:
+    return array[np.isfinite(array)].ravel().tolist() if array.dtype.kind == "f" else []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_without_stored_history_neither_model_nor_run_holds_an_hour_of_the_data(
+    grid: Path, tracking: str, kept: bool
+) -> None:
+    hourly = pd.read_parquet(grid / "hourly_load")
+    outcome = train_load_model(
+        str(grid / "hourly_load"), test_days=14, n_estimators=3, store_history=kept, register=False
+    )
+    run = Path(mlflow.artifacts.download_artifacts(run_id=outcome.run_id))
+    model = Path(mlflow.artifacts.download_artifacts(outcome.model_uri))
+    # Whole and half numbers are thresholds of counts too.
+    measured = {round(x, 7) for x in hourly["avg_value"].dropna().tolist() if x > 10 and x % 0.5}
+    held = {**_measured_values_in(run, measured), **_measured_values_in(model, measured)}
+    assert (run / "plots" / "forecast_against_actual.png").is_file() == kept
+    assert (run / "plots" / "error_by_horizon.png").is_file()
+    loaded = mlflow.pyfunc.load_model(outcome.model_uri)
+    sensor = str(hourly["sensor_id"].iloc[0])
+    sent = hourly[hourly["sensor_id"] == sensor].tail(400)[["sensor_id", "timestamp", "avg_value"]]
+    assert loaded.predict(sent)["predicted_load"].notna().all()
+    alone = pd.DataFrame({"sensor_id": [sensor, "other"]})
+    if kept:
+        assert held.get("artifacts/state/arrays.npz", 0) > 1000 and "input_example.json" in held
+        assert loaded.predict(alone)["predicted_load"].notna().any()
+    else:
+        assert held == {}
+        with pytest.raises(mlflow.MlflowException, match="no history was sent"):
+            loaded.predict(alone)
 
 
 def test_the_evaluated_fit_never_saw_the_test_days(grid: Path, tracking: str, tmp_path: Path) -> None:

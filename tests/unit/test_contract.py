@@ -219,6 +219,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
         "covariates": "none",
         "clean_with": "models:/AnomalyDetectionModel/Production",
         "register": "false",
+        "store_history": "false",
     },
     "backtest": {
         **_TRAINING,
