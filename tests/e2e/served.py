@@ -37,11 +37,11 @@ def register(uri: str, models: Mapping[str, Path]) -> None:
 
 
 def promote(uri: str, name: str, version: int, stage: str = "Production") -> None:
-    """Promote as users do, in a process of its own."""
+    """Promote as users do, in a process of its own; what the decision's run keeps lies beside the store."""
+    script, store = _repo() / "entrypoints" / "promote.py", Path(uri.removeprefix("sqlite:///"))
     done = subprocess.run(
-        [sys.executable, "entrypoints/promote.py", "--model", name, "--version", str(version), "--stage", stage,
-         "--force", "true"],
-        cwd=_repo(), env=os.environ | {"MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, check=False,
+        [sys.executable, str(script), "--model", name, "--version", str(version), "--stage", stage, "--force", "true"],
+        cwd=store.parent, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
