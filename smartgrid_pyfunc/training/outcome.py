@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
+import platform
+import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -31,8 +34,21 @@ class Outcome:
 
 
 def log_report(report: InputReport, frame: pd.DataFrame, data: str) -> None:
-    """Say what was tolerated in the input and log it with the dataset."""
+    """Say what was tolerated in the input and log it with the dataset and the environment."""
     for notice in report.notices():
         _log.info(notice)
     runs.log_input(frame, name=f"{report.result} of {report.sensors} sensors", digest=report.digest, source=data)
     runs.log_text("input_report.json", json.dumps(report.as_dict(), indent=1))
+    runs.log_text("environment.txt", _environment())
+
+
+def _environment() -> str:
+    """Return every installed package with its version, as pip reads it: what repeats the training."""
+    pins = {_canonical(found.name): found.version for found in importlib.metadata.distributions()}
+    python = f"# Python {platform.python_version()} on {platform.system()} {platform.machine()}\n"
+    return python + "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
+
+
+def _canonical(name: str) -> str:
+    """Return the one spelling of a package's name (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

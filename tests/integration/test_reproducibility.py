@@ -56,6 +56,14 @@ def _digests(run: Run) -> dict[str, str]:
     }
 
 
+def _environment(run: Run) -> set[str]:
+    text = Path(
+        mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="environment.txt")
+    ).read_text()
+    assert text.startswith("# Python 3.11.")
+    return set(text.splitlines()[1:])
+
+
 @pytest.mark.parametrize(
     ("script", "experiment", "part"),
     [
@@ -75,5 +83,9 @@ def test_the_reproduce_tag_run_again_gives_the_same_model_bit_for_bit(
     assert "artifacts/state/arrays.npz" in _digests(first)
     assert _digests(again) == _digests(first)
     assert again.data.metrics == first.data.metrics
+    pins = [_environment(run) for run in (first, again)]
+    assert pins[0] == pins[1]
+    pinned = {line for line in (_ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
+    assert {line.lower() for line in pinned} <= pins[0]
     (described,), (repeated,) = first.inputs.dataset_inputs, again.inputs.dataset_inputs
     assert described.dataset.digest == repeated.dataset.digest
