@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import psycopg
@@ -15,6 +17,7 @@ import pytest
 from smartgrid_pyfunc.schema import InputError
 from smartgrid_pyfunc.simulation import simulate
 from smartgrid_pyfunc.sources import load_hourly, load_readings
+from smartgrid_pyfunc.sources.inputs import open_input
 from tests.parts import postgres
 
 pytestmark = pytest.mark.integration
@@ -200,6 +203,56 @@ def test_a_simulated_grid_goes_into_the_table_whole_or_not_at_all(repo, url, tmp
     again = subprocess.run([*command, to], capture_output=True, text=True, check=False)
     assert again.returncode == 2 and "the table must be empty" in again.stderr
     assert len(load_readings(to).frame) == len(of_files.frame)
+
+
+def test_a_database_killed_in_the_middle_of_a_read_is_told_and_the_next_start_serves_again(tmp_path):
+    with postgres() as part:
+        _many_rows(part.address)
+        with pytest.raises(InputError) as caught, open_input(part.address, "readings", None) as source:
+            batches = source.stream(source.found)
+            assert len(next(batches)["value"])
+            part.kill()
+            list(batches)
+        assert "the database must answer" in str(caught.value) and "s3cret" not in str(caught.value)
+        part.start()
+        assert len(load_readings(part.address).frame) == _MANY
+
+
+def test_a_database_killed_under_a_training_ends_its_run_failed(repo, tmp_path):
+    """What was read until then is not taken for the whole; the table gone is no reason to train on a part of it."""
+    with postgres() as part:
+        _many_rows(part.address)
+        store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+        command = [sys.executable, str(repo / "entrypoints" / "anomaly_detection.py"), "--data", part.address]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ | {"MLFLOW_TRACKING_URI": store}, stderr=subprocess.PIPE, text=True
+        ) as training:
+            assert training.stderr
+            said = ""
+            for line in training.stderr:
+                said += line
+                if "Checked" in line:
+                    part.kill()
+        assert training.returncode == 2, said
+        assert "the database must answer" in said and "s3cret" not in said and "Traceback" not in said
+    client = mlflow.MlflowClient(store)
+    experiment = client.get_experiment_by_name("smartgrid-anomaly-detection")
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+    assert not client.search_registered_models()
+
+
+_MANY = 1_500_000
+
+
+def _many_rows(url: str) -> None:
+    """More than the buffers between a server and a client hold."""
+    with psycopg.connect(url) as con:
+        con.execute(_TABLE.format("sensor_data").replace(", is_anomaly boolean, fault text", ""))
+        con.execute(
+            "INSERT INTO sensor_data SELECT 'm' || i % 50, 'power', "
+            "'2026-01-01T00:00Z'::timestamptz + (i / 50) * interval '1 minute', i % 97 "
+            f"FROM generate_series(1, {_MANY}) AS s(i)"
+        )
 
 
 def _refusal(data: str, load=load_hourly) -> InputError:
