@@ -156,7 +156,7 @@ def _launched(name: str, **given: str) -> list[str]:
 
 
 #: Values for parameters that have no default.
-_EXAMPLES = {"model": "LoadForecastingModel", "to": "grid"}
+_EXAMPLES = {"model": "LoadForecastingModel", "to": "grid", "sensor_id": "meter-7"}
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -248,6 +248,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
     },
     "rollback": {"model": "AnomalyDetectionModel", "reason": "it errs on Sundays", "now": "2026-05-03T12:00:00Z"},
     "audit": {"model": "AnomalyDetectionModel", "at": "2026-05-03"},
+    "erase": {"sensor_id": "meter-8", "delete": "true"},
     "simulate": {
         "to": "elsewhere",
         "sensors": "3",
