@@ -106,8 +106,9 @@ def mean_of_groups(
 
 
 def concatenate(batches: Sequence[Arrays]) -> Arrays:
-    """Join batches column by column."""
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]} if batches else {}
+    """Join batches column by column; they are emptied meanwhile, so that memory holds little twice."""
+    names = list(batches[0]) if batches else []
+    return {name: np.concatenate([batch.pop(name) for batch in batches]) for name in names}
 
 
 def sensor_frame(names: Sequence[str], numbers: NDArray[np.int64], times: NDArray[np.int64]) -> pd.DataFrame:

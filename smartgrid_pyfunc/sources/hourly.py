@@ -86,7 +86,7 @@ def _from_readings(source: Input, sensor_type: str) -> HourlyLoad:
             found=f"{len(complete)} hour(s) still in progress",
             remedy="wait for more readings",
         )
-    kept = {name: column[complete] for name, column in hours.items()}
+    kept = {name: hours.pop(name)[complete] for name in list(hours)}
     dropped = int(np.sum(~complete))
     counts = {"duplicates_dropped": duplicates, "conflicts": conflicts, "incomplete_hours_dropped": dropped}
     return _load(source, sensors, kept, **counts)
@@ -128,14 +128,15 @@ def _in_progress(hours: Arrays, last_readings: NDArray[np.int64]) -> NDArray[np.
 
 def _load(source: Input, sensors: Sequence[SensorRows], hours: Arrays, **counts: Any) -> HourlyLoad:
     frame = sensor_frame([sensor.sensor_id for sensor in sensors], hours["sensor"], hours["timestamp"])
+    gap_hours, seen = count_gap_hours(hours["sensor"], hours["timestamp"]), len(np.unique(hours["sensor"]))
     for name in (*_VALUES, *(name for name in COVARIATES if name in hours)):
-        frame[name] = hours.get(name, np.full(len(frame), np.nan))
+        frame[name] = hours.pop(name) if name in hours else np.full(len(frame), np.nan)
     report = InputReport(
         result="hourly",
-        sensors=len(np.unique(hours["sensor"])),
+        sensors=seen,
         first=frame["timestamp"].min(),
         last=frame["timestamp"].max(),
-        gap_hours=count_gap_hours(hours["sensor"], hours["timestamp"]),
+        gap_hours=gap_hours,
         digest=digest(frame),
         **source.facts(sensors),
         **counts,
