@@ -44,6 +44,8 @@ TAG_LAUNCHER = "smartgrid.launcher_run_id"
 TAG_RUNS = "smartgrid.run_id"
 TAG_ERROR = "smartgrid.error"
 TAG_VERSION = "smartgrid.version"
+#: What MLflow shows as a run's description (Markdown).
+TAG_DESCRIPTION = "mlflow.note.content"
 TAG_REPRODUCE = "smartgrid.reproduce"
 TAG_UNCOMMITTED = "smartgrid.uncommitted_changes"
 _TAG_COMMIT = "mlflow.source.git.commit"

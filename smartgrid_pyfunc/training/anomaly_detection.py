@@ -17,11 +17,12 @@ from smartgrid_pyfunc.evaluation.events import group_events
 from smartgrid_pyfunc.features.neighbours import compare_with_neighbours, standardised
 from smartgrid_pyfunc.lifecycle import packaging, registry, runs
 from smartgrid_pyfunc.lifecycle.errors import mask_secrets
+from smartgrid_pyfunc.lifecycle.model_card import write_card
 from smartgrid_pyfunc.models.anomaly_detection import AnomalyDetectionModel
 from smartgrid_pyfunc.models.reasons import kind_of
 from smartgrid_pyfunc.schema import ANOMALY_EXPERIMENT, ANOMALY_MODEL, LABEL, format_timestamps
 from smartgrid_pyfunc.sources import Readings, load_readings
-from smartgrid_pyfunc.training.outcome import Outcome, log_report
+from smartgrid_pyfunc.training.outcome import Outcome, describe_origin, log_report
 from smartgrid_pyfunc.training.repeatable import one_thread_in_linear_algebra
 
 _TEST_SHARE = 0.25  # of the time, at its end
@@ -68,13 +69,15 @@ def train_anomaly_model(data: str, *, register: bool = True, nested: bool = Fals
         source = load_readings(data, hourly_as="power", on_progress=_log.info)
         log_report(source.report, source.frame, data)
         evaluation = _evaluate(model, source.frame)
-        runs.log_results({**model.get_params(), "data": mask_secrets(data)}, evaluation.metrics)
+        place = mask_secrets(data)
+        runs.log_results({**model.get_params(), "data": place}, evaluation.metrics)
         _log.info("refitting on all readings")
         final = AnomalyDetectionModel(**params).fit(source.frame)
         _log_artifacts(evaluation, final)
         info = packaging.log_model(final, ANOMALY_MODEL, _example(source.frame))
-        runs.set_tags({"smartgrid.metrics_describe": _METRICS_DESCRIBE})
-        version = _register(info.model_uri, evaluation.metrics, source) if register else None
+        card = _card(final, evaluation.metrics, source, place)
+        runs.set_tags({"smartgrid.metrics_describe": _METRICS_DESCRIBE, runs.TAG_DESCRIPTION: card})
+        version = registry.register(info.model_uri, ANOMALY_MODEL, description=card) if register else None
         return Outcome(ANOMALY_MODEL, run.info.run_id, info.model_uri, version, evaluation.metrics)
 
 
@@ -148,14 +151,7 @@ def _example(readings: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _register(uri: str, metrics: dict[str, float], source: Readings) -> str:
-    text = (
-        f"{source.report.sensors} sensors, {source.report.first:%Y-%m-%d} to {source.report.last:%Y-%m-%d}. "
-        f"Flags {metrics['test_flagged_share']:.2%} of later readings."
-    )
-    if "test_average_precision" in metrics:
-        text += (
-            f" Average precision {metrics['test_average_precision']:.3f} against "
-            f"{metrics['baseline_average_precision']:.3f} of median/MAD by sensor and hour."
-        )
-    return registry.register(uri, ANOMALY_MODEL, description=text)
+def _card(model: AnomalyDetectionModel, metrics: dict[str, float], source: Readings, data: str) -> str:
+    params = model.get_params()
+    shown = {name: params[name] for name in ("n_estimators", "contamination", "timezone")}
+    return write_card(ANOMALY_MODEL, describe_origin(source.report, data, shown), metrics)

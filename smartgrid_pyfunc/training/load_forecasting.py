@@ -16,13 +16,14 @@ from smartgrid_pyfunc.evaluation.metrics import Summary, naive_scales, summarise
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.lifecycle import packaging, registry, runs
 from smartgrid_pyfunc.lifecycle.errors import mask_secrets
+from smartgrid_pyfunc.lifecycle.model_card import write_card
 from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.models.load_validation import NAIVE
 from smartgrid_pyfunc.schema import HOURS_A_DAY, LOAD_EXPERIMENT, LOAD_MODEL, InputError, format_timestamps
 from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
 from smartgrid_pyfunc.training.cleaning import cleaned
 from smartgrid_pyfunc.training.figures import log_error_figures, log_error_tables, log_loads_figure
-from smartgrid_pyfunc.training.outcome import Outcome, log_report
+from smartgrid_pyfunc.training.outcome import Outcome, describe_origin, log_report
 from smartgrid_pyfunc.training.repeatable import one_thread_in_linear_algebra
 
 _LEVEL = 0.9
@@ -103,8 +104,9 @@ def train_load_model(
         if not store_history:
             final.forget_history()
         info = packaging.log_model(final, LOAD_MODEL, example)
-        runs.set_tags(_tags(final, test_days))
-        version = _register(info.model_uri, metrics, source) if register else None
+        card = _card(final, metrics, source, settings)
+        runs.set_tags(_tags(final, test_days) | {runs.TAG_DESCRIPTION: card})
+        version = registry.register(info.model_uri, LOAD_MODEL, description=card) if register else None
         return Outcome(LOAD_MODEL, run.info.run_id, info.model_uri, version, metrics)
 
 
@@ -210,10 +212,12 @@ def _tags(model: LoadForecastingModel, test_days: int) -> dict[str, str]:
     return tags | ({"smartgrid.perfect_foresight": f"{foresight} as measured"} if foresight else {})
 
 
-def _register(uri: str, metrics: dict[str, float], source: HourlyLoad) -> str:
-    text = (
-        f"{source.report.sensors} sensors, {source.report.first:%Y-%m-%d} to {source.report.last:%Y-%m-%d}. "
-        f"MAE {metrics['test_mae']:.4g} against {metrics['naive_mae']:.4g} of the better seasonal naive "
-        f"(skill {metrics['test_skill']:.1%})."
-    )
-    return registry.register(uri, LOAD_MODEL, description=text)
+def _card(model: LoadForecastingModel, metrics: dict[str, float], source: HourlyLoad, settings: dict[str, Any]) -> str:
+    params = model.get_params()
+    shown = {name: params[name] for name in ("estimator", "n_estimators", "timezone", "country", "covariates")}
+    notes = [f"{len(model.fallback_sensors)} sensor(s) stay with the seasonal naive: validation found it better."]
+    if model.covariates:
+        notes.append(f"The figures know {', '.join(model.covariates)} of the hours ahead as measured.")
+    if not settings["store_history"]:
+        notes.append("It keeps no history: requests bring theirs.")
+    return write_card(LOAD_MODEL, describe_origin(source.report, settings["data"], shown), metrics, notes)

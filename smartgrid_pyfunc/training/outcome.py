@@ -7,11 +7,13 @@ import json
 import logging
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from smartgrid_pyfunc.lifecycle import runs
+from smartgrid_pyfunc.lifecycle.model_card import Origin
 from smartgrid_pyfunc.sources import InputReport
 
 _log = logging.getLogger(__name__)
@@ -40,6 +42,11 @@ def log_report(report: InputReport, frame: pd.DataFrame, data: str) -> None:
     runs.log_input(frame, name=f"{report.result} of {report.sensors} sensors", digest=report.digest, source=data)
     runs.log_text("input_report.json", json.dumps(report.as_dict(), indent=1))
     runs.log_text("environment.txt", _environment())
+
+
+def describe_origin(report: InputReport, data: str, settings: Mapping[str, object]) -> Origin:
+    """Return where a model comes from, for its card."""
+    return Origin(data, report.sensors, f"{report.first:%Y-%m-%d}", f"{report.last:%Y-%m-%d}", settings)
 
 
 def _environment() -> str:
