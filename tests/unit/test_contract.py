@@ -378,6 +378,7 @@ ARROWS: dict[str, set[str]] = {
     "sources": {"schema", "simulation"},
     "plots": {"schema", "evaluation"},
     "lifecycle": {"schema"},
+    "predictions": {"schema", "features", "sources", "lifecycle"},
     "serving": {"schema", "lifecycle"},
     "doctor": {"schema", "sources", "lifecycle", "serving"},
     "training": {"schema", "features", "models", "evaluation", "sources", "plots", "lifecycle"},
