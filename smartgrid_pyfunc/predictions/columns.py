@@ -97,6 +97,13 @@ def to_table(kind: Kind, frame: pd.DataFrame) -> pa.Table:
     return once(kind, table)
 
 
+def keys_of(kind: Kind, columns: Mapping[str, Any]) -> pa.Table:
+    """Return a table of keys, each once and sorted; `columns` holds arrays, or one value for all rows."""
+    frame = pd.DataFrame(dict(columns))
+    table = pa.table([_array(frame[name], name, kind.columns[name]) for name in kind.key], names=list(kind.key))
+    return table.group_by(list(kind.key)).aggregate([]).sort_by([(name, "ascending") for name in kind.key])
+
+
 def once(kind: Kind, table: pa.Table) -> pa.Table:
     """Return `table` sorted by key, with the row of the earliest ``made_at`` for each key."""
     ordered = table.sort_by([(name, "ascending") for name in (*kind.key, "made_at")])

@@ -34,7 +34,7 @@ class Store(Protocol):
         """Make the table if it is missing and raise `InputError` unless it can be written: before the work."""
 
     def write(self, table: pa.Table) -> int:
-        """Add the rows whose keys are not there yet, all of them or none, and return how many were added."""
+        """Add the rows whose keys are not there yet, those of a day and version all or none; return how many."""
 
     def holds(self, keys: pa.Table) -> bool:
         """Return whether every one of `keys`, sorted and each once, is known to be there."""

@@ -48,7 +48,7 @@ def read_forecasts(
     InputError
         If the place is none, or does not answer.
     """
-    return _read(place, FORECASTS, Part(_time(since, "since"), _time(until, "until"), model, version))
+    return _read(place, FORECASTS, Part(parse_time(since, "since"), parse_time(until, "until"), model, version))
 
 
 def read_flags(
@@ -58,7 +58,7 @@ def read_flags(
 
     `since` and `until` are times of the readings; all else as for `read_forecasts`.
     """
-    return _read(place, FLAGS, Part(_time(since, "since"), _time(until, "until"), model, version))
+    return _read(place, FLAGS, Part(parse_time(since, "since"), parse_time(until, "until"), model, version))
 
 
 def write_forecasts(place: str, frame: pd.DataFrame) -> int:
@@ -125,8 +125,18 @@ def _write(place: str, kind: Kind, frame: pd.DataFrame) -> int:
     return store.write(table)
 
 
-def _time(time: Time, name: str) -> pd.Timestamp | None:
+def parse_time(time: Time, name: str) -> pd.Timestamp | None:
+    """Return a time in UTC, None for an empty one; a date is its first moment.
+
+    Raises
+    ------
+    InputError
+        For text that is not ISO 8601, with `name`.
+    """
     if time is None or (isinstance(time, str) and not time.strip()):
         return None
-    parsed = schema.parse_timestamps(pd.Series([time]), name)
+    try:
+        parsed = schema.parse_timestamps(pd.Series([time.strip() if isinstance(time, str) else time]), name)
+    except InputError as error:
+        raise InputError(error.rule, found=time, remedy="write 2026-03-01 or 2026-03-01T12:00:00Z") from None
     return pd.Timestamp(parsed[0], tz="UTC")
