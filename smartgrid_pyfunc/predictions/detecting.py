@@ -112,8 +112,10 @@ class _Flags:
             since += step
         if not found:
             raise InputError(
-                "since and until must leave at least one reading",
-                found=f"readings from {self.time.min()} to {self.time.max()}",
+                "since and until must leave at least one reading of the data",
+                found=" to ".join(
+                    f"{pd.Timestamp(time):%Y-%m-%d %H:%M}" for time in (self.time.min(), self.time.max())
+                ),
             )
         return found
 

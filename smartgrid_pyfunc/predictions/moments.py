@@ -213,7 +213,7 @@ def moments(
     if not found:
         raise InputError(
             "since and until must leave at least one origin within the data",
-            found=f"data from {time_of(known.first):%Y-%m-%dT%H:%MZ} to {time_of(end):%Y-%m-%dT%H:%MZ}",
+            found=f"{time_of(known.first):%Y-%m-%d %H:%M} to {time_of(end):%Y-%m-%d %H:%M}",
             remedy="origins are 00:00 UTC of each day, in steps of every_hours",
         )
     return found
