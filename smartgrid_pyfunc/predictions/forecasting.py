@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from smartgrid_pyfunc import schema
-from smartgrid_pyfunc.predictions.batch import Job, Written, each_answer, log_report, open_job
+from smartgrid_pyfunc.predictions.batch import Job, Written, each_answer, log_report, open_job, require_answer
 from smartgrid_pyfunc.predictions.columns import FORECASTS
 from smartgrid_pyfunc.predictions.moments import Ask, Known, hours_of, moments
 from smartgrid_pyfunc.predictions.table import parse_time
-from smartgrid_pyfunc.schema import InputError, require_columns
 from smartgrid_pyfunc.sources import load_hourly
 
 _ANSWER = ("sensor_id", "origin", "horizon", "timestamp", "predicted_load", "lower", "upper", "model", "reason")
@@ -78,7 +77,7 @@ def batch_forecast(
         "sensor_type": sensor_type,
     }
     first, last = parse_time(since, "since"), parse_time(until, "until")
-    with open_job(FORECASTS, model, to, now, settings) as (job, written):
+    with open_job(FORECASTS, model, _ANSWER, to, now, settings) as (job, written):
         source = load_hourly(data, sensor_type=sensor_type, with_ahead=True, on_progress=_LOG.info)
         log_report(source.report, source.frame, data)
         known = Known(source.frame, source.ahead)
@@ -150,13 +149,7 @@ class _Forecasts:
 
 def _rows(answer: pd.DataFrame) -> pd.DataFrame:
     """Return a version's answer with the names and types of the table."""
-    try:
-        require_columns(answer.columns, _ANSWER)
-    except InputError:
-        found = ", ".join(map(str, answer.columns))
-        raise InputError(
-            "the version must answer as a load model does", found=found, remedy="name another model"
-        ) from None
+    require_answer(answer.columns, _ANSWER)
     frame = answer[list(_ANSWER)].rename(columns={"model": "method"})
     for name in ("timestamp", "origin"):
         frame[name] = schema.parse_timestamps(frame[name], name)
