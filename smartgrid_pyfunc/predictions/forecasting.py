@@ -117,6 +117,8 @@ class _Forecasts:
         self.job.counts["sensors"] = len(self.known.sensors)
         self.job.counts["silent_sensors"] = self.silent
         self.job.counts["rows_without_value"] = self.without_value
+        if self.silent:
+            _LOG.warning("%d sensors have had no load for a week and were not forecast", self.silent)
         if self.without_value:
             _LOG.warning("%d forecasts have no value; the column reason says why", self.without_value)
 

@@ -302,6 +302,24 @@ def test_names_are_quoted_and_the_password_is_not_told(database):
     assert "s3cret" not in str(refusal.value)
 
 
+def test_an_account_needs_no_more_than_to_select_and_to_insert(database):
+    place = "?table=granted"
+    predictions.write_forecasts(database + place, _forecasts())
+    with psycopg.connect(database) as con:
+        con.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        con.execute("CREATE ROLE batch LOGIN PASSWORD 'x'")
+        con.execute("GRANT SELECT, INSERT ON granted TO batch")
+        con.execute("CREATE ROLE reader LOGIN PASSWORD 'x'")
+        con.execute("GRANT SELECT ON granted TO reader")
+    server = database.rpartition("@")[2]
+    assert predictions.write_forecasts(f"postgresql://batch:x@{server}{place}", _forecasts(version="2")) == 48
+    assert len(predictions.read_forecasts(f"postgresql://reader:x@{server}{place}")) == 96
+    with pytest.raises(InputError, match="permission denied"):
+        predictions.write_forecasts(f"postgresql://reader:x@{server}{place}", _forecasts(version="3"))
+    with pytest.raises(InputError, match="permission denied"):
+        predictions.write_forecasts(f"postgresql://batch:x@{server}?table=absent", _forecasts())
+
+
 def test_writers_at_once_make_one_table_with_each_key_once(database):
     place, failures = f"{database}?table=at_once", []
 
