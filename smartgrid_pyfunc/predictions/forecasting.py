@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from smartgrid_pyfunc import schema
+from smartgrid_pyfunc.lifecycle import runs
 from smartgrid_pyfunc.predictions.batch import Job, Written, each_answer, log_report, open_job, require_answer
 from smartgrid_pyfunc.predictions.columns import FORECASTS
 from smartgrid_pyfunc.predictions.moments import Ask, Known, hours_of, moments
@@ -82,8 +83,11 @@ def batch_forecast(
         log_report(source.report, source.frame, data)
         known = Known(source.frame, source.ahead)
         del source
+        found = moments(known, first, last, every_hours, parse_time(now, "now"))
+        if known.covariates and found[0] <= known.newest:
+            runs.set_tags({"smartgrid.perfect_foresight": f"{', '.join(known.covariates)} as measured"})
         work = _Forecasts(job, known, hours_ahead, level)
-        for moment in job.steps(moments(known, first, last, every_hours, parse_time(now, "now")), "origins"):
+        for moment in job.steps(found, "origins"):
             work.make(moment)
         work.count()
     return written

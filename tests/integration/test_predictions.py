@@ -232,6 +232,7 @@ def test_the_run_tells_what_was_done_with_which_version_on_which_data(models, tm
     version = mlflow.MlflowClient().get_model_version(LOAD_MODEL, "1")
     assert run.data.tags["smartgrid.model_run_id"] == version.run_id
     assert (run.data.tags["smartgrid.model"], run.data.tags["smartgrid.model_version"]) == (LOAD_MODEL, "1")
+    assert run.data.tags["smartgrid.perfect_foresight"] == "temperature as measured"
     (dataset,) = [entry.dataset for entry in run.inputs.dataset_inputs]
     assert run.data.params["data_digest"] == dataset.digest
     assert run.data.params["made_at"] == "2026-06-01T00:00:00+00:00"
