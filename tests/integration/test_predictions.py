@@ -261,6 +261,23 @@ def test_a_batch_that_cannot_begin_opens_no_run(models, tmp_path):
     assert not Path("out").exists()
 
 
+def test_mlflow_run_hands_everything_over_and_its_run_leads_to_that_of_the_batch(models, tmp_path):
+    data = _write(tmp_path / "load.parquet", _hourly())
+    given = {"data": data, "to": str(tmp_path / "out"), "hours_ahead": "3", "level": "0.5", "now": _NOW}
+    parameters = [word for name, value in given.items() for word in ("-P", f"{name}={value}")]
+    command = ["mlflow", "run", str(ROOT), "-e", "batch_forecast", "--env-manager", "local", *parameters]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = predictions.read_forecasts(given["to"])
+    assert found.groupby("sensor_id").size().to_dict() == {"Zähler ß": 3, "feeder": 3, "new": 3}
+    assert set(found["made_at"]) == {pd.Timestamp(_NOW)}
+    assert set(found["level"]) == {0.5}
+    (launcher,) = mlflow.search_runs(["0"], output_format="list")
+    batch = mlflow.get_run(launcher.data.tags["smartgrid.run_id"])
+    assert batch.info.status == launcher.info.status == "FINISHED"
+    assert batch.data.metrics["new_rows"] == 9
+
+
 # -------------------------------------------------------------------------------------------------------- database
 
 
