@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,15 +23,16 @@ from smartgrid_pyfunc.schema import HOURS_A_DAY
 
 FIRST_WEEKS = 4
 ERROR_RATIO = 1.5
-BIAS_SUM = 14.0
-PATTERN_SUM = 14.0
+BIAS_SUM = 15.0
+PATTERN_SUM = 16.0
 STEP_SCORE = 4.25
 COVERAGE_POINTS = 0.1
 COVERAGE_DAYS = 28
 _HISTORY_DAYS = 182  # of daily errors that are looked at
 _LEAST_COVERAGE_DAYS = 14
 _LEAST_ROWS = 24
-_EVERY = "every sensor at once"
+_CLIP_TOGETHER = 6.0  # strange days of single sensors are averaged out already
+_LEAST_TOGETHER = 42  # days that tell how the mean over sensors varies
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,11 @@ def _climb(
 ) -> Check:
     """Return the largest Page–Hinkley sum of the window, of each sensor and of all of them together."""
     together = _together(z)
-    series, names = np.vstack([z, together]), (*errors.sensor_ids, EVERYWHERE)
+    names = (*errors.sensor_ids, EVERYWHERE)
     threshold = for_many(base, len(z))
-    path = page_hinkley(series, threshold, two_sided=two_sided)
+    each = page_hinkley(z, threshold, two_sided=two_sided)
+    all_of_them = page_hinkley(together, threshold, two_sided=two_sided, clip=_CLIP_TOGETHER)
+    path = Path(*(np.vstack(pair) for pair in zip(astuple(each), astuple(all_of_them), strict=True)))
     rows = [_peak(path, i, name, threshold, errors, grid, days) for i, name in enumerate(names)]
     return check(kind, [row for row in rows if row is not None])
 
@@ -166,7 +169,7 @@ def _together(z: np.ndarray) -> np.ndarray:
     known = ~np.isnan(z)
     count = known.sum(axis=0)
     mean = np.where(count >= 3, np.where(known, z, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
-    return standardise(mean[None, :])
+    return standardise(mean[None, :], least=_LEAST_TOGETHER)
 
 
 def _peak(

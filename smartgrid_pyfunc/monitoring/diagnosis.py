@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, check
-from smartgrid_pyfunc.monitoring.grid import Flags, Floats, Grid
+from smartgrid_pyfunc.monitoring.grid import Flags, Floats, Grid, median_of
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK
 
 RECENT_DAYS = 3
@@ -67,9 +66,7 @@ def _courses(grid: Grid, days: int) -> _Courses | None:
     weeks = shown - HOURS_A_WEEK * np.arange(skip, skip + _WEEKS)[:, None]
     past = grid.load[:, weeks]
     past = np.where(_on_holiday(grid, weeks), np.nan, past)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        usual = np.nanmedian(past, axis=1)
+    usual = median_of(np.moveaxis(past, 1, -1))
     recent = np.where(_on_holiday(grid, shown[_MARGIN:-_MARGIN]), np.nan, grid.load[:, first:])
     known = np.mean(~np.isnan(recent), axis=1) >= _LEAST_KNOWN
     return _Courses(recent, usual, first, known & (np.mean(~np.isnan(usual), axis=1) >= _LEAST_KNOWN))
@@ -129,7 +126,7 @@ def _time_shift(grid: Grid, courses: _Courses) -> Check:
         return check("time_shift", [])
     alike = _likeness(courses, chosen)
     best = np.argmax(alike, axis=1) - _MARGIN
-    gain = alike.max(axis=1) - alike[:, _MARGIN]
+    gain = np.where(alike.max(axis=1) >= _LEAST_ALIKE, alike.max(axis=1) - alike[:, _MARGIN], 0.0)
     together = np.nanmean(alike, axis=0)
     shift = int(np.argmax(together)) - _MARGIN
     since = grid.time(courses.first)
@@ -144,7 +141,7 @@ def _time_shift(grid: Grid, courses: _Courses) -> Check:
     return check("time_shift", rows)
 
 
-_AGREE, _JOINT_GAIN, _OWN_GAIN = 0.5, 0.05, 0.35
+_AGREE, _JOINT_GAIN, _OWN_GAIN, _LEAST_ALIKE = 0.5, 0.05, 0.2, 0.75
 
 
 def _likeness(courses: _Courses, chosen: np.ndarray) -> Floats:  # type: ignore[type-arg]
@@ -180,7 +177,7 @@ def _sensor_swap(grid: Grid, courses: _Courses) -> Check:
     return check("sensor_swap", rows)
 
 
-_UNLIKE, _SWAP_RATIO = 0.2, 2.0
+_UNLIKE, _SWAP_RATIO = 0.08, 2.0
 
 
 def _unlikeness(a: Floats, b: Floats) -> Floats:

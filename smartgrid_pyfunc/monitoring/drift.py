@@ -14,6 +14,7 @@ from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK
 WINDOW_DAYS = 28
 _YEAR = 364 * HOURS_A_DAY  # 52 weeks: the same weekdays
 _BEFORE_WEEKS = 8
+_EARLY_OR_LATE = (-3, 0, 3)  # weeks that a season may come before or after last year's
 _BINS, _FLOOR, _QUANTILES = 10, 0.005, 200
 _LEAST_KNOWN = 0.5
 
@@ -28,7 +29,8 @@ class Drift:
         ``same season`` (the same weeks a year before and a week on either side) or ``weeks before``.
     table : DataFrame
         By ``sensor_id``: ``psi``, ``wasserstein`` [share of the reference's mean absolute load], ``own_wasserstein``
-        (after the move that all sensors share is taken out) and its usual size ``noise`` (one standard deviation),
+        (after the move that all sensors share is taken out, to the nearest of the same season three weeks earlier, at its
+        time and three weeks later) and its usual size ``noise`` (one standard deviation),
         ``move`` (mean less mean) and ``own_move`` [same unit].
     common : float
         The median sensor's move.
@@ -84,8 +86,9 @@ def input_drift(grid: Grid, *, days: int = WINDOW_DAYS) -> Drift:
     common = float(table["move"].median()) if table["move"].notna().any() else 0.0
     table["own_move"] = table["move"] - common
     shifted = now - (common * table["size"].to_numpy())[:, None]
-    own = [wasserstein(a, b) for a, b in zip(shifted, past, strict=True)]
-    table["own_wasserstein"] = np.array(own) / table["size"]
+    seasons = [past] if season is None else [_same_season(grid, hours, shift) for shift in _EARLY_OR_LATE]
+    own = [[wasserstein(a, b) for a, b in zip(shifted, each, strict=True)] for each in seasons if each is not None]
+    table["own_wasserstein"] = np.min(own, axis=0) / table["size"]
     table["noise"] = _noise(grid, days) / table["size"]
     return Drift("same season" if season is not None else "weeks before", table.rename_axis("sensor_id"), common)
 
@@ -99,11 +102,11 @@ def _row(now: Floats, past: Floats) -> tuple[float, float, float, float]:
     return psi(now, past), wasserstein(now, past) / size, move / size, size
 
 
-def _same_season(grid: Grid, hours: int) -> Floats | None:
-    first = grid.hours - hours - _YEAR - HOURS_A_WEEK
+def _same_season(grid: Grid, hours: int, shift: int = 0) -> Floats | None:
+    first = grid.hours - hours - _YEAR - HOURS_A_WEEK + shift * HOURS_A_WEEK
     if first < 0:
         return None
-    found = grid.load[:, first : grid.hours - _YEAR + HOURS_A_WEEK]
+    found = grid.load[:, first : first + hours + 2 * HOURS_A_WEEK]
     measured = np.mean(~np.isnan(found), axis=1) >= _LEAST_KNOWN
     return found if measured.mean() >= 0.5 else None
 

@@ -27,7 +27,7 @@ from smartgrid_pyfunc.monitoring.scored import DailyErrors, daily_errors
 from smartgrid_pyfunc.schema import HOURS_A_DAY
 
 LEAST_MOVE = 0.1
-NOISES = 3.5
+NOISES = 5.0
 COMMON_MOVE = 0.25
 LEAST_PSI = 0.2
 _OTHER_SEASON = 0.25  # more may move where the reference is of another season
@@ -115,7 +115,7 @@ def examine(
 def drift_check(drift: Drift, grid: Grid) -> Check:
     """Each sensor's own drift over what is usual for it, and that of all sensors together.
 
-    An alert needs both distances: the load must have moved by more than a tenth of its size and 3.5 times what such
+    An alert needs both distances: the load must have moved by more than a tenth of its size and five times what such
     means differ by chance (Wasserstein), and into other deciles (PSI).
     """
     least, common = LEAST_MOVE, COMMON_MOVE

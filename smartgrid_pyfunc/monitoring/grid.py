@@ -94,6 +94,28 @@ def mean_by(values: Floats, group: Whole, count: int) -> Floats:
     return np.where(number >= _LEAST_HOURS, total / np.maximum(number, 1), np.nan)
 
 
+def median_of(values: Floats) -> Floats:
+    """Return the median of the known values along the last axis; NaN without any.
+
+    As `numpy.nanmedian`, which takes ten times as long on short rows.
+    """
+    if not values.shape[-1]:
+        return np.full(values.shape[:-1], np.nan)
+    ordered = np.sort(values, axis=-1)  # NaN comes last
+    known = (~np.isnan(values)).sum(axis=-1)
+    low, high = np.maximum(known - 1, 0) // 2, known // 2
+    high = np.minimum(high, values.shape[-1] - 1)
+    middle = [np.take_along_axis(ordered, at[..., None], axis=-1)[..., 0] for at in (low, high)]
+    return np.asarray(np.where(known > 0, (middle[0] + middle[1]) / 2, np.nan))
+
+
+def mean_of(values: Floats) -> Floats:
+    """Return the mean of the known values along the last axis; NaN without any."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=-1)
+    return np.asarray(np.where(count > 0, np.where(known, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan))
+
+
 def build_grid(hourly: pd.DataFrame, *, timezone: str = "UTC", holidays: Whole | None = None) -> Grid:
     """Put hourly load on one clock.
 

@@ -120,16 +120,15 @@ def _stuck(grid: Grid, days: int) -> Check:
 
 def _longest_runs(load: Floats) -> tuple[Whole, Whole]:
     """Return the length of the longest run of equal values of each row, and the column where the last such ends."""
-    run = np.zeros(len(load), dtype=np.int64)
-    best, end = run.copy(), run.copy()
-    before = np.full(len(load), np.nan)
-    for column in range(load.shape[1]):
-        value = load[:, column]
-        run = np.where(value == before, run + 1, np.where(np.isnan(value), 0, 1))
-        longer = run >= best
-        best, end = np.where(longer, run, best), np.where(longer & (run > 0), column, end)
-        before = value
-    return best, end
+    if not load.shape[1]:
+        return np.zeros(len(load), dtype=np.int64), np.zeros(len(load), dtype=np.int64)
+    column = np.arange(load.shape[1])
+    breaks = np.ones(load.shape, dtype=bool)
+    breaks[:, 1:] = load[:, 1:] != load[:, :-1]
+    run = column - np.maximum.accumulate(np.where(breaks, column, 0), axis=1) + 1
+    run = np.where(np.isnan(load), 0, run)
+    end = load.shape[1] - 1 - np.argmax(run[:, ::-1], axis=1)
+    return run.max(axis=1), end
 
 
 def _out_of_range(grid: Grid, days: int) -> Check:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smartgrid_pyfunc.monitoring.grid import Flags, Floats, Whole
+from smartgrid_pyfunc.monitoring.grid import Flags, Floats, Whole, mean_of, median_of
 
 MEMORY_DAYS = 84
 LEAST_DAYS = 21
 _MAD = 1.4826
-_CLIP = 4.0  # standard deviations that one day may count for
+CLIP = 4.0  # standard deviations that one day may count for
 _ALLOWANCE = 0.5
 _CAP = 1.5  # of the threshold: how far the sum climbs beyond it, and so how long it takes to fall again
 _USUAL_SENSORS = 12
+_WEEKDAY_PRIOR = 8.0  # weeks that the overall mean counts for against that of a weekday
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -76,33 +77,25 @@ def standardise(values: Floats, *, memory: int = MEMORY_DAYS, least: int = LEAST
 def _standardised(value: Floats, before: Floats) -> Floats:
     usual, spread = _robust(before)
     cleaned = np.clip(before - usual, -3 * spread, 3 * spread)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a day without any value
-        centred = cleaned - np.nanmean(cleaned, axis=1, keepdims=True)
-        mean = usual[:, 0] + np.nanmean(cleaned, axis=1)
-        same = np.nanmean(centred[:, -7::-7], axis=1)
-        weeks = (~np.isnan(centred[:, -7::-7])).sum(axis=1)
-    shrunk = np.nan_to_num(same) * weeks / (weeks + _WEEKDAY_PRIOR)
-    pairs = centred[:, 1:] * centred[:, :-1]
-    carry = np.clip(np.nansum(pairs, axis=1) / np.maximum(np.nansum(centred**2, axis=1), 1e-12), 0.0, 0.9)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        scale = np.nanstd(centred[:, 1:] - carry[:, None] * centred[:, :-1], axis=1)
-    innovation = value - mean - shrunk - carry * np.nan_to_num(centred[:, -1])
+    mean = mean_of(cleaned)[:, None]
+    centred = cleaned - mean
+    same = centred[:, -7::-7]
+    weeks = (~np.isnan(same)).sum(axis=1)
+    weekday = np.nan_to_num(mean_of(same)) * weeks / (weeks + _WEEKDAY_PRIOR)
+    pairs = np.nansum(centred[:, 1:] * centred[:, :-1], axis=1)
+    carry = np.clip(pairs / np.maximum(np.nansum(centred**2, axis=1), _TINY), 0.0, 0.9)
+    innovations = centred[:, 1:] - carry[:, None] * centred[:, :-1]
+    scale = np.sqrt(mean_of((innovations - mean_of(innovations)[:, None]) ** 2))
+    innovation = value - usual[:, 0] - mean[:, 0] - weekday - carry * np.nan_to_num(centred[:, -1])
     return np.asarray(np.where(scale > 0, innovation / np.where(scale > 0, scale, 1.0), np.nan))
 
 
-_WEEKDAY_PRIOR = 8.0  # weeks that the overall mean counts for against that of a weekday
-
-
 def _robust(values: Floats) -> tuple[Floats, Floats]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        median = np.nanmedian(values, axis=1, keepdims=True)
-        return median, _MAD * np.nanmedian(np.abs(values - median), axis=1, keepdims=True)
+    median = median_of(values)[:, None]
+    return median, _MAD * median_of(np.abs(values - median))[:, None]
 
 
-def page_hinkley(z: Floats, threshold: float, *, two_sided: bool = True) -> Path:
+def page_hinkley(z: Floats, threshold: float, *, two_sided: bool = True, clip: float = CLIP) -> Path:
     """Return the Page–Hinkley sums of standardised series.
 
     Parameters
@@ -113,11 +106,12 @@ def page_hinkley(z: Floats, threshold: float, *, two_sided: bool = True) -> Path
         Only bounds the sums, at 1.5 times of it, so that they fall again after a change that was taken up.
     two_sided : bool
         False looks for growth only.
+    clip : float
+        Standard deviations that one day counts for at most, so that no single day raises an alarm.
 
     Notes
     -----
-    Page (1954), *Biometrika* 41; Hinkley (1971), *Biometrika* 58: S ← max(0, S + z − ½), here with z within ±4, so
-    that no single day raises an alarm.
+    Page (1954), *Biometrika* 41; Hinkley (1971), *Biometrika* 58: S ← max(0, S + z − ½).
     """
     sums = np.full(z.shape, np.nan)
     began = np.zeros(z.shape, dtype=np.int64)
@@ -125,7 +119,7 @@ def page_hinkley(z: Floats, threshold: float, *, two_sided: bool = True) -> Path
     state = np.zeros((2, len(z)))
     start = np.zeros((2, len(z)), dtype=np.int64)
     for day in range(z.shape[1]):
-        step = np.clip(z[:, day], -_CLIP, _CLIP)
+        step = np.clip(z[:, day], -clip, clip)
         known = ~np.isnan(step)
         moved = np.stack([step, -step if two_sided else np.full_like(step, -np.inf)]) - _ALLOWANCE
         start = np.where((state == 0) & known, day, start)
@@ -201,8 +195,9 @@ def lasting_steps(surprise: Floats, level: Floats, *, newest: int = 1) -> Steps:
     """
     sensors, days = level.shape
     best = Steps(np.full(sensors, np.nan), np.zeros(sensors, dtype=np.int64), np.full(sensors, np.nan))
+    usual = _usual_levels(level)
     for after in _AFTER:
-        lasting = _changes(level, after, days - newest - after)
+        lasting = _changes(level, usual, after, days - newest - after)
         for end in range(days - newest, days):
             best = _better(best, surprise, lasting, end - after)
     return best
@@ -222,29 +217,26 @@ def _better(best: Steps, surprise: Floats, lasting: tuple[Floats, Floats], day: 
     )
 
 
-def _changes(level: Floats, after: int, first_needed: int) -> tuple[Floats, Floats]:
+def _changes(level: Floats, usual: Floats, after: int, first_needed: int) -> tuple[Floats, Floats]:
     """Return for each day the mean change over the `after` days that follow it, and its usual spread, shape (S,)."""
     days = level.shape[1]
     result = np.full(level.shape, np.nan)
-    for day in range(max(7 * _WEEKS, days - 365 - 7 * _WEEKS), days - after):
-        result[:, day] = _change(level, day, after)
+    if days > after:
+        steps = np.stack([level[:, j : days - after + j] - usual[j % 7, :, : days - after] for j in range(1, after + 1)], -1)
+        enough = (~np.isnan(steps)).sum(axis=-1) >= _LEAST_AFTER
+        result[:, : days - after] = np.where(enough, mean_of(steps), np.nan)
     past = result[:, max(0, first_needed - 365 - after) : max(0, first_needed - after)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        spread = _MAD * np.nanmedian(np.abs(past), axis=1)
+    spread = _MAD * median_of(np.abs(past))
     enough = (~np.isnan(past)).sum(axis=1) >= _LEAST_PAST
     return result, np.where(enough & (spread > 0), spread, np.nan)
 
 
-def _change(level: Floats, day: int, after: int) -> Floats:
-    ahead = np.arange(1, after + 1)
-    back = day + ahead % 7 - 7 * np.arange(1, _WEEKS + 1)[:, None]  # the same weekdays, all before `day`
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        usual = np.nanmedian(level[:, back], axis=1)
-        difference = level[:, day + ahead] - usual
-        enough = (~np.isnan(difference)).sum(axis=1) >= _LEAST_AFTER
-        return np.where(enough, np.nanmean(difference, axis=1), np.nan)
+def _usual_levels(level: Floats) -> Floats:
+    """Return the level of the same weekday in the six weeks before each day, for the day and six that follow, (7, S, D)."""
+    sensors, days = level.shape
+    padded = np.concatenate([np.full((sensors, 7 * _WEEKS), np.nan), level, np.full((sensors, 7), np.nan)], axis=1)
+    back = [7 * _WEEKS - 7 * week for week in range(1, _WEEKS + 1)]
+    return np.stack([median_of(np.stack([padded[:, b + j : b + j + days] for b in back], -1)) for j in range(7)])
 
 
 def spread_of(values: Floats) -> NDArray[np.float64]:
