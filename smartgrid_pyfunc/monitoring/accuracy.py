@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from smartgrid_pyfunc.evaluation.metrics import Summary, summarise
-from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, check
+from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, Row, check
 from smartgrid_pyfunc.monitoring.grid import Grid
 from smartgrid_pyfunc.monitoring.scored import DailyErrors
 from smartgrid_pyfunc.monitoring.sequential import (
@@ -172,9 +172,7 @@ def _together(z: np.ndarray) -> np.ndarray:
     return standardise(mean[None, :], least=_LEAST_TOGETHER)
 
 
-def _peak(
-    path: Path, i: int, name: str, threshold: float, errors: DailyErrors, grid: Grid, days: int
-) -> tuple[object, ...] | None:
+def _peak(path: Path, i: int, name: str, threshold: float, errors: DailyErrors, grid: Grid, days: int) -> Row | None:
     sums = path.sums[i, -days:]
     if np.isnan(sums).all():
         return None

@@ -11,6 +11,7 @@ import pandas as pd
 
 #: In place of a sensor: the whole grid.
 EVERYWHERE = "all sensors"
+Row = tuple[Any, ...]
 COLUMNS = ("sensor_id", "value", "threshold", "since", "detail")
 _SHOWN = 8
 
@@ -29,7 +30,8 @@ class Kind:
     measure : str
         What the value is, with its unit.
     look : str
-        The command to look closer; ``{data}``, ``{model}``, ``{predictions}``, ``{sensors}`` and ``{now}`` are filled in.
+        The command to look closer; ``{data}``, ``{model}``, ``{predictions}``, ``{sensors}`` and ``{now}`` are filled
+        in.
     """
 
     severity: str
@@ -122,7 +124,7 @@ class Gauge:
     since: pd.Timestamp | None
 
 
-def check(kind: str, rows: Iterable[Sequence[Any]]) -> Check:
+def check(kind: str, rows: Iterable[Row]) -> Check:
     """Return a check of `rows` (sensor_id, value, threshold, since, detail)."""
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
     frame[["value", "threshold"]] = frame[["value", "threshold"]].astype(float)
@@ -141,7 +143,7 @@ def gauge(found: Check) -> Gauge:
     rows = found.rows.dropna(subset=["value", "threshold"])
     if rows.empty:
         return Gauge(found.kind, False, float("nan"), float("nan"), None)
-    worst = rows.loc[(rows["value"] / rows["threshold"]).idxmax()]
+    worst = rows.iloc[int((rows["value"] / rows["threshold"]).argmax())]
     bad = alerting(rows)
     since = bad["since"].min() if len(bad) else None
     return Gauge(found.kind, bool(len(bad)), float(worst["value"]), float(worst["threshold"]), since)
@@ -169,9 +171,12 @@ def alert(found: Check, fill: Mapping[str, str], now: pd.Timestamp) -> Alert | N
     command = kind.look.format(**fill, sensors=named)
     text = (
         f"{found.kind.replace('_', ' ')} on {_listed(sensors)} since {since:%Y-%m-%d %H:%M} UTC: "
-        f"{worst['sensor_id']}: {worst['detail']} ({kind.measure}: {worst['value']:.3g} against {worst['threshold']:.3g})"
+        f"{worst['sensor_id']}: {worst['detail']} "
+        f"({kind.measure}: {worst['value']:.3g} against {worst['threshold']:.3g})"
     )
-    return Alert(found.kind, kind.severity, sensors, since, float(worst["value"]), float(worst["threshold"]), text, command)
+    return Alert(
+        found.kind, kind.severity, sensors, since, float(worst["value"]), float(worst["threshold"]), text, command
+    )
 
 
 def _listed(sensors: Sequence[str]) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, check
-from smartgrid_pyfunc.monitoring.grid import Flags, Floats, Grid, median_of
+from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, Row, check
+from smartgrid_pyfunc.monitoring.grid import Flags, Floats, Grid, Whole, median_of
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK
 
 RECENT_DAYS = 3
@@ -72,7 +72,7 @@ def _courses(grid: Grid, days: int) -> _Courses | None:
     return _Courses(recent, usual, first, known & (np.mean(~np.isnan(usual), axis=1) >= _LEAST_KNOWN))
 
 
-def _on_holiday(grid: Grid, columns: np.ndarray) -> Flags:  # type: ignore[type-arg]
+def _on_holiday(grid: Grid, columns: Whole) -> Flags:
     return np.isin(grid.day[np.clip(columns, 0, grid.hours - 1)], grid.holidays)
 
 
@@ -81,7 +81,7 @@ def _middle(courses: _Courses) -> Floats:
 
 
 def _unit_change(grid: Grid, courses: _Courses) -> Check:
-    """The last day's load over the usual one is near a factor between units."""
+    """Check whether the last day's load over the usual one is near a factor between units."""
     day = slice(-HOURS_A_DAY, None)
     rows = []
     for i in np.flatnonzero(courses.usable):
@@ -91,7 +91,7 @@ def _unit_change(grid: Grid, courses: _Courses) -> Check:
             continue
         ratio = float(np.median(now[both]) / np.median(usual[both]))
         name, decades = _nearest_unit(ratio)
-        since = _since(grid, i, courses, ratio) if decades else pd.NaT
+        since = _since(grid, int(i), courses, ratio) if decades else pd.NaT
         detail = f"{ratio:.4g} times the usual load{name}"
         rows.append((grid.sensor_ids[i], decades, _LEAST_DECADES, since, detail))
     return check("unit_change", rows)
@@ -120,7 +120,7 @@ def _since(grid: Grid, sensor: int, courses: _Courses, ratio: float) -> pd.Times
 
 
 def _time_shift(grid: Grid, courses: _Courses) -> Check:
-    """The course of the day fits better when the clock is moved, by as many hours for most sensors."""
+    """Check whether the course of the day fits better when the clock is moved."""
     chosen = np.flatnonzero(courses.usable)
     if not len(chosen):
         return check("time_shift", [])
@@ -144,7 +144,7 @@ def _time_shift(grid: Grid, courses: _Courses) -> Check:
 _AGREE, _JOINT_GAIN, _OWN_GAIN, _LEAST_ALIKE = 0.5, 0.05, 0.2, 0.75
 
 
-def _likeness(courses: _Courses, chosen: np.ndarray) -> Floats:  # type: ignore[type-arg]
+def _likeness(courses: _Courses, chosen: Whole) -> Floats:
     """Return the correlation of hourly changes with the usual ones at each shift −12…12 h, shape (k, 25)."""
     recent = np.diff(courses.recent[chosen], axis=1)
     usual = np.diff(courses.usual[chosen], axis=1)
@@ -164,10 +164,10 @@ def _correlation(a: Floats, b: Floats) -> Floats:
 
 
 def _sensor_swap(grid: Grid, courses: _Courses) -> Check:
-    """Two sensors that are each unlike themselves and like the other."""
+    """Check for two sensors that are each unlike themselves and like the other."""
     own = _unlikeness(courses.recent, _middle(courses))
     changed = [int(i) for i in np.flatnonzero(courses.usable & (own >= _UNLIKE))]
-    rows = [(EVERYWHERE, 0.0, _SWAP_RATIO, pd.NaT, "no sensor looks like another")]
+    rows: list[Row] = [(EVERYWHERE, 0.0, _SWAP_RATIO, pd.NaT, "no sensor looks like another")]
     for position, a in enumerate(changed):
         for b in changed[position + 1 :]:
             there = _unlikeness(courses.recent[[a, b]], _middle(courses)[[b, a]])
@@ -187,7 +187,7 @@ def _unlikeness(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.abs(a - b).sum(axis=1) / np.maximum((np.abs(a) + np.abs(b)).sum(axis=1), _TINY))
 
 
-def _pair(grid: Grid, courses: _Courses, a: int, b: int, ratio: float) -> list[tuple[object, ...]]:
+def _pair(grid: Grid, courses: _Courses, a: int, b: int, ratio: float) -> list[Row]:
     since = grid.time(courses.first)
     pairs = ((a, b), (b, a))
     return [

@@ -29,8 +29,8 @@ class Drift:
         ``same season`` (the same weeks a year before and a week on either side) or ``weeks before``.
     table : DataFrame
         By ``sensor_id``: ``psi``, ``wasserstein`` [share of the reference's mean absolute load], ``own_wasserstein``
-        (after the move that all sensors share is taken out, to the nearest of the same season three weeks earlier, at its
-        time and three weeks later) and its usual size ``noise`` (one standard deviation),
+        (after the move that all sensors share is taken out, to the nearest of the same season, three weeks before it
+        and three weeks after it) and its usual size ``noise`` (one standard deviation),
         ``move`` (mean less mean) and ``own_move`` [same unit].
     common : float
         The median sensor's move.
@@ -61,7 +61,7 @@ def _shares(values: Floats, edges: Floats) -> Floats:
 
 
 def wasserstein(current: Floats, reference: Floats) -> float:
-    """Return the mean distance between the quantiles of two samples (Wasserstein-1) [their unit]; NaN without values."""
+    """Return the mean distance between the quantiles of two samples (Wasserstein-1) [their unit]."""
     current, reference = current[~np.isnan(current)], reference[~np.isnan(reference)]
     if not len(current) or not len(reference):
         return float("nan")

@@ -21,6 +21,7 @@ from smartgrid_pyfunc.monitoring.accuracy import (
 from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, check
 from smartgrid_pyfunc.monitoring.diagnosis import diagnose
 from smartgrid_pyfunc.monitoring.drift import Drift, input_drift
+from smartgrid_pyfunc.monitoring.flags import anomaly_check, anomaly_table
 from smartgrid_pyfunc.monitoring.grid import Grid
 from smartgrid_pyfunc.monitoring.quality import data_checks
 from smartgrid_pyfunc.monitoring.scored import DailyErrors, daily_errors
@@ -76,6 +77,7 @@ def examine(
     timezone: str = "UTC",
     reference: Reference | None = None,
     repeated: float = 0.0,
+    earlier: pd.DataFrame | None = None,
 ) -> Examination:
     """Examine forecasts and data at the end of `grid`.
 
@@ -96,11 +98,14 @@ def examine(
         Default: the first four weeks that were scored.
     repeated : float
         Share of the input's rows that repeat a sensor and a time.
+    earlier : DataFrame, optional
+        Scored forecasts of the versions before, which tell how errors usually vary.
     """
     window = window_of(scored, grid, days)
     known = window[window["actual"].notna() & window["predicted"].notna()]
     reference = reference or reference_of_first_weeks(scored)
-    errors = daily_errors(scored, grid)
+    past = [scored] if earlier is None or earlier.empty else [earlier, scored]
+    errors = daily_errors(pd.concat(past, ignore_index=True), grid)
     checks, drift = examine_data(grid, days=days, now=now, repeated=repeated)
     checks += [
         accuracy_check(window, reference, grid, days),
@@ -123,7 +128,13 @@ def drift_check(drift: Drift, grid: Grid) -> Check:
         least, common = least + _OTHER_SEASON, common + _OTHER_SEASON
     since = grid.time(max(grid.hours - 28 * HOURS_A_DAY, 0))
     rows = [
-        (EVERYWHERE, abs(drift.common) / common, 1.0, since, f"all together {drift.common:+.0%} from the {drift.reference}")
+        (
+            EVERYWHERE,
+            abs(drift.common) / common,
+            1.0,
+            since,
+            f"all together {drift.common:+.0%} from the {drift.reference}",
+        )
     ]
     for sensor, row in drift.table.iterrows():
         allowed = least + NOISES * row["noise"]
@@ -142,8 +153,9 @@ def forecast_check(scored: pd.DataFrame, grid: Grid, days: int) -> Check:
     answered = scored[(scored["sensor"] >= 0) & scored["predicted"].notna()]
     sensors = np.unique(answered["sensor"].to_numpy(dtype=np.int64))
     if not len(sensors):
-        since = grid.time(start)
-        return check("missing_forecasts", [(EVERYWHERE, 1.0, 0.2, since, "no forecast of any measured sensor")])
+        return check(
+            "missing_forecasts", [(EVERYWHERE, 1.0, 0.2, grid.time(start), "no forecast of any measured sensor")]
+        )
     reached = np.zeros(grid.load.shape, dtype=bool)
     reached[answered["sensor"].to_numpy(), answered["column"].to_numpy()] = True
     measured = ~np.isnan(grid.load)
@@ -154,3 +166,35 @@ def forecast_check(scored: pd.DataFrame, grid: Grid, days: int) -> Check:
     since = grid.time(max(start, int(begun)) + int(first[0])) if len(first) else pd.NaT
     detail = f"{lacking.sum():,} measured hours without a forecast"
     return check("missing_forecasts", [(EVERYWHERE, share, 0.2, since, detail)])
+
+
+def examine_detector(
+    flags: pd.DataFrame,
+    grid: Grid,
+    *,
+    days: int = 7,
+    now: pd.Timestamp,
+    budget: float,
+    tested: float = float("nan"),
+    repeated: float = 0.0,
+) -> Examination:
+    """Examine what a detector flagged in the window, and the quality of its readings.
+
+    Parameters
+    ----------
+    flags : DataFrame
+        Rows of the predictions table of the window.
+    grid, days, now, repeated
+        As for `examine`, of all types of sensors.
+    budget, tested : float
+        See `flags.anomaly_check`.
+    """
+    checks = data_checks(grid, days, now, repeated=repeated, of_load=False)
+    lacking = float(flags.empty)
+    since = grid.time(max(grid.hours - days * HOURS_A_DAY, 0))
+    told = "no reading of the window was judged" if lacking else "the readings of the window were judged"
+    checks += [
+        check("missing_forecasts", [(EVERYWHERE, lacking, 0.2, since, told)]),
+        anomaly_check(flags, budget, tested),
+    ]
+    return Examination(checks, flagged=anomaly_table(flags))

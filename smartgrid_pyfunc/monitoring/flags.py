@@ -18,7 +18,7 @@ def anomaly_table(flags: pd.DataFrame) -> pd.DataFrame:
     """Return readings, flagged ones and their share by ``sensor_id``, the largest share first."""
     require_columns(flags.columns, ("sensor_id", "timestamp", "is_anomaly"))
     groups = flags.assign(is_anomaly=flags["is_anomaly"].astype(float)).groupby("sensor_id")["is_anomaly"]
-    table = groups.agg(readings="size", flagged="sum", rate="mean")
+    table = pd.DataFrame({"readings": groups.size(), "flagged": groups.sum(), "rate": groups.mean()})
     return table.sort_values("rate", ascending=False, kind="stable")
 
 

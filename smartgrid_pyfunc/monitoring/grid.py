@@ -151,7 +151,9 @@ def build_grid(hourly: pd.DataFrame, *, timezone: str = "UTC", holidays: Whole |
 
 def hours_of(times: pd.Series[pd.Timestamp]) -> Whole:
     """Return `times` as hours since 1970-01-01 UTC."""
-    return pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[h]").astype(np.int64)
+    return (
+        pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[h]").astype(np.int64)
+    )
 
 
 def _marked(hourly: pd.DataFrame, day: Whole) -> Whole:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, check
+from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, Row, check
 from smartgrid_pyfunc.monitoring.grid import Flags, Floats, Grid, Whole
 from smartgrid_pyfunc.schema import HOURS_A_DAY
 
@@ -14,7 +14,9 @@ _YEAR = 365 * HOURS_A_DAY
 _NEVER = pd.NaT
 
 
-def data_checks(grid: Grid, days: int, now: pd.Timestamp, *, repeated: float = 0.0) -> list[Check]:
+def data_checks(
+    grid: Grid, days: int, now: pd.Timestamp, *, repeated: float = 0.0, of_load: bool = True
+) -> list[Check]:
     """Return the checks of the last `days` of `grid` against all that came before.
 
     Parameters
@@ -27,16 +29,18 @@ def data_checks(grid: Grid, days: int, now: pd.Timestamp, *, repeated: float = 0
         The present.
     repeated : float
         Share of the input's rows that repeat a sensor and a time.
+    of_load : bool
+        False leaves out the range, which is that of loads.
     """
-    return [
+    checks = [
         _missing(grid, days),
         _vanished(grid, days),
         _new(grid, days),
         _stuck(grid, days),
-        _out_of_range(grid, days),
         _late(grid, now),
         check("duplicates", [(EVERYWHERE, repeated, 0.01, now, f"{repeated:.1%} of the rows repeat another")]),
     ]
+    return [*checks, _out_of_range(grid, days)] if of_load else checks
 
 
 def _split(grid: Grid, days: int) -> tuple[Floats, Floats, int]:
@@ -56,9 +60,9 @@ def _first_and_last(load: Floats) -> tuple[Whole, Whole]:
 
 
 def _missing(grid: Grid, days: int) -> Check:
-    """Hours without a value: more than a tenth, and three times what the sensor lacked before."""
+    """Check for hours without a value: more than a tenth, and three times what the sensor lacked before."""
     past, now, start = _split(grid, days)
-    rows = []
+    rows: list[Row] = []
     if past.shape[1] == 0:
         return check("missing_data", rows)
     first, _ = _first_and_last(past)
@@ -72,7 +76,7 @@ def _missing(grid: Grid, days: int) -> Check:
 
 
 def _vanished(grid: Grid, days: int) -> Check:
-    """Sensors without a value for a day although others have some, and for longer than their gaps used to be."""
+    """Check for sensors without a value for a day although others have some, and for longer than their gaps used to be."""
     past, _, _ = _split(grid, days)
     _, last = _first_and_last(grid.load)
     rows = []
@@ -96,14 +100,12 @@ def _new(grid: Grid, days: int) -> Check:
     seen = (~np.isnan(grid.load[:, :start])).any(axis=1)
     fresh = np.flatnonzero(~seen & (~np.isnan(now)).any(axis=1))
     first, _ = _first_and_last(now)
-    names = [
-        (grid.sensor_ids[i], 1.0, 1.0, grid.time(start + int(first[i])), "never seen before") for i in fresh
-    ]
+    names = [(grid.sensor_ids[i], 1.0, 1.0, grid.time(start + int(first[i])), "never seen before") for i in fresh]
     return check("new_sensors", names or [(EVERYWHERE, 0.0, 1.0, _NEVER, "no new sensor")])
 
 
 def _stuck(grid: Grid, days: int) -> Check:
-    """Runs of one value: at least a day, and half as long again as the longest of the sensor before."""
+    """Check for runs of one value: at least a day, and half as long again as the longest of the sensor before."""
     past, now, _ = _split(grid, days)
     longest_past, _ = _longest_runs(past)
     longest, end = _longest_runs(np.concatenate([past[:, -_LEAST_PAST:], now], axis=1))
@@ -132,7 +134,7 @@ def _longest_runs(load: Floats) -> tuple[Whole, Whole]:
 
 
 def _out_of_range(grid: Grid, days: int) -> Check:
-    """Hours beyond the range of the past year by more than that range: three of them."""
+    """Check for hours beyond the range of the past year by more than that range: three of them."""
     past, now, start = _split(grid, days)
     rows = []
     for i in np.flatnonzero(_known_before(past)):

@@ -63,9 +63,10 @@ def join(forecasts: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     """
     require_columns(forecasts.columns, FORECAST_COLUMNS)
     rows = forecasts.rename(columns={"predicted_load": "predicted"})
-    column = hours_of(rows["timestamp"]) - grid.first
+    column: Whole = hours_of(rows["timestamp"]) - grid.first
     inside = (column >= 0) & (column < grid.hours)
-    rows, column = rows[inside].reset_index(drop=True), column[inside]
+    rows = rows[inside].reset_index(drop=True)
+    column = np.asarray(column[inside], dtype=np.int64)
     number = {name: i for i, name in enumerate(grid.sensor_ids)}
     sensor = rows["sensor_id"].map(number).fillna(-1).to_numpy(dtype=np.int64)
     horizon = rows["horizon"].to_numpy(dtype=np.int64)

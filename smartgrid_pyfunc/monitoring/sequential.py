@@ -212,9 +212,7 @@ def _better(best: Steps, surprise: Floats, lasting: tuple[Floats, Floats], day: 
         score = np.minimum(np.abs(surprise[:, day]), np.abs(change) / spread)
         score = np.where(surprise[:, day] * change > 0, score, np.where(np.isnan(score), np.nan, 0.0))
         new = (score > best.score) | (np.isnan(best.score) & ~np.isnan(score))
-    return Steps(
-        np.where(new, score, best.score), np.where(new, day, best.day), np.where(new, change, best.change)
-    )
+    return Steps(np.where(new, score, best.score), np.where(new, day, best.day), np.where(new, change, best.change))
 
 
 def _changes(level: Floats, usual: Floats, after: int, first_needed: int) -> tuple[Floats, Floats]:
@@ -222,7 +220,9 @@ def _changes(level: Floats, usual: Floats, after: int, first_needed: int) -> tup
     days = level.shape[1]
     result = np.full(level.shape, np.nan)
     if days > after:
-        steps = np.stack([level[:, j : days - after + j] - usual[j % 7, :, : days - after] for j in range(1, after + 1)], -1)
+        steps = np.stack(
+            [level[:, j : days - after + j] - usual[j % 7, :, : days - after] for j in range(1, after + 1)], -1
+        )
         enough = (~np.isnan(steps)).sum(axis=-1) >= _LEAST_AFTER
         result[:, : days - after] = np.where(enough, mean_of(steps), np.nan)
     past = result[:, max(0, first_needed - 365 - after) : max(0, first_needed - after)]
@@ -232,7 +232,7 @@ def _changes(level: Floats, usual: Floats, after: int, first_needed: int) -> tup
 
 
 def _usual_levels(level: Floats) -> Floats:
-    """Return the level of the same weekday in the six weeks before each day, for the day and six that follow, (7, S, D)."""
+    """Return what the weekdays of each day and of the six that follow had in the six weeks before it, (7, S, D)."""
     sensors, days = level.shape
     padded = np.concatenate([np.full((sensors, 7 * _WEEKS), np.nan), level, np.full((sensors, 7), np.nan)], axis=1)
     back = [7 * _WEEKS - 7 * week for week in range(1, _WEEKS + 1)]
