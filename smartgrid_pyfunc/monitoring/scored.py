@@ -70,8 +70,8 @@ def join(forecasts: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     rows = rows[inside].reset_index(drop=True)
     column: Whole = np.asarray(every[inside], dtype=np.int64)
     number = {name: i for i, name in enumerate(grid.sensor_ids)}
-    sensor = rows["sensor_id"].map(number).fillna(-1).to_numpy(dtype=np.int64)
-    horizon = rows["horizon"].to_numpy(dtype=np.int64)
+    sensor: Whole = np.asarray(rows["sensor_id"].map(number).fillna(-1), dtype=np.int64)
+    horizon: Whole = np.asarray(rows["horizon"], dtype=np.int64)
     kept = [name for name in ("level", "version", "variant", "reason") if name in rows]
     found = rows[["sensor_id", "origin", "horizon", "timestamp", "predicted", "lower", "upper", *kept]].copy()
     found[["predicted", "lower", "upper"]] = found[["predicted", "lower", "upper"]].astype(float)
