@@ -275,16 +275,19 @@ def test_nothing_after_now_is_looked_at(world: _World) -> None:
         monitor(Settings(predictions=world.predictions, data=world.data(frame), now=early.isoformat()))
         for frame in (world.hourly, spoilt)
     )
-    assert first.verdict == second.verdict == "ok"
+    assert "unit_change" not in {entry.kind for entry in second.alerts}
+    assert first.verdict == second.verdict
     assert first.figures == second.figures
     assert [(g.kind, g.value) for g in first.gauges] == pytest.approx([(g.kind, g.value) for g in second.gauges])
 
 
 def test_a_night_without_forecasts_is_an_alert(world: _World, tmp_path: Path) -> None:
-    outcome = monitor(
-        Settings(predictions=str(tmp_path / "nothing"), data=world.data(world.hourly), now=NOW.isoformat())
-    )
-    assert [entry.kind for entry in outcome.alerts] == ["missing_forecasts"]
+    place = str(tmp_path / "until-tuesday")
+    write_forecasts(place, read_forecasts(world.predictions, until=NOW - pd.Timedelta(days=3)))
+    outcome = monitor(Settings(predictions=place, data=world.data(world.hourly), now=NOW.isoformat()))
+    (found,) = (entry for entry in outcome.alerts if entry.kind == "missing_forecasts")
+    assert found.since == NOW - pd.Timedelta(days=3)
+    assert found.value == pytest.approx(71 / 168)  # the newest hour measured is that before 00:00
 
 
 def detector(world: _World) -> str:
