@@ -110,7 +110,7 @@ def _summer(year: _Year) -> None:
     year.run("load_forecasting", data="meters", n_estimators=15, lines=3)
     year.run("promote", model="LoadForecastingModel", stage="Staging", now="2026-08-01T09:00:00Z", lines=8)
     year.run("compare", model="LoadForecastingModel")
-    year.run("promote", model="LoadForecastingModel", reason="the load has risen", now="2026-08-02T09:00:00Z", lines=20)
+    year.run("promote", model="LoadForecastingModel", reason="the load has risen", now="2026-08-02T09:00:00Z", lines=14)
 
 
 def _autumn(year: _Year) -> None:
@@ -124,12 +124,12 @@ def _autumn(year: _Year) -> None:
         "promote", model="LoadForecastingModel", force="true", now="2026-08-30T10:00:00Z", reason="in a hurry", lines=8
     )
     year.run(
-        "rollback", model="LoadForecastingModel", reason="errs in the evening", now="2026-08-31T07:00:00Z", lines=8
+        "rollback", model="LoadForecastingModel", reason="errs in the evening", now="2026-08-31T07:00:00Z", lines=5
     )
     _tell("## What was in Production?")
     for month in range(3, 10):
         day = f"2026-{month:02d}-15"
-        year.run("audit", model="LoadForecastingModel", at=day, lines=1 if month < 9 else 60)
+        year.run("audit", model="LoadForecastingModel", at=day, lines=2 if month < 9 else 60)
 
 
 def _tell(text: str) -> None:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from smartgrid_pyfunc.comparison.compare import Result, Rules, compare
-from smartgrid_pyfunc.comparison.costs import Costs, incompatibilities
+from smartgrid_pyfunc.comparison.costs import Costs, example_of, incompatibilities, measure
+from smartgrid_pyfunc.comparison.detections import recorded_window
 from smartgrid_pyfunc.evaluation.significance import BETTER, NOT_WORSE
 from smartgrid_pyfunc.lifecycle.errors import LifecycleError
 from smartgrid_pyfunc.lifecycle.gate import Comparison as Line
 from smartgrid_pyfunc.lifecycle.gate import Verdict
 from smartgrid_pyfunc.lifecycle.promotion import Paired
 from smartgrid_pyfunc.lifecycle.versions import find
-from smartgrid_pyfunc.schema import InputError
+from smartgrid_pyfunc.schema import ANOMALY_MODEL, InputError
 
 _FEWEST_FOR_A_GROUP = 14  # days, below which no group is called badly worse
 
@@ -75,6 +76,8 @@ def against_champion(
     kept = limits or Limits()
 
     def held(champion: str, candidate: str) -> Paired:
+        if model == ANOMALY_MODEL and not data and recorded_window(find(model, candidate)) is None:
+            return _unlabelled(model, champion, candidate, kept)
         try:
             rules = Rules(margin=kept.margin, alpha=kept.alpha)
             result = compare(model, [champion, candidate], data=data, days=days, rules=rules)
@@ -88,6 +91,13 @@ def against_champion(
     return held
 
 
+def _unlabelled(model: str, champion: str, candidate: str, limits: Limits) -> Paired:
+    """Hold a detector whose test had no labels against the limits alone: nothing tells which of two finds more."""
+    versions = [find(model, number) for number in (champion, candidate)]
+    costs = measure(versions, example_of(versions[1]))
+    return Paired(_costs(costs, champion, candidate, limits) + _signature(model, champion, candidate))
+
+
 def _quality(result: Result, champion: str, limits: Limits) -> Verdict:
     name = next(iter(result.comparison.pairs))
     pair = result.comparison.pairs[name]
@@ -95,7 +105,7 @@ def _quality(result: Result, champion: str, limits: Limits) -> Verdict:
     line = Line("loss_ratio", pair.ratio, "loss_ratio_allowed", 1 + limits.margin, passed)
     if passed:
         return Verdict((line,))
-    said = re.sub(r"\*\*", "", result.words.split("\n\n")[0])
+    said = re.sub(r"\*\*", "", result.words.split("\n\n")[0]).rstrip(".")
     return Verdict(
         (line,), (f"it is not shown to be at most {limits.margin:.0%} worse than version {champion}: {said}",)
     )

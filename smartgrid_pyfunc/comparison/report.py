@@ -10,7 +10,7 @@ import pandas as pd
 from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.comparison.costs import Costs
 from smartgrid_pyfunc.evaluation.comparison import Comparison
-from smartgrid_pyfunc.evaluation.significance import BETTER, NOT_WORSE, WORSE, Paired
+from smartgrid_pyfunc.evaluation.significance import BETTER, NOT_WORSE, UNDECIDED, WORSE, Paired
 from smartgrid_pyfunc.lifecycle import runs
 
 _SAID = {
@@ -33,7 +33,8 @@ def _words(name: str, pair: Paired, reference: str, what: str, found: Comparison
     text += f", p = {_p(pair)})." if not math.isnan(pair.p_better) else ", too few for a test)."
     if pair.verdict == NOT_WORSE:
         text += f" If it is higher at all, then by less than {margin:.0%}."
-    if needed := found.needed.get(name):
+    needed = found.needed.get(name)
+    if needed and pair.verdict in (NOT_WORSE, UNDECIDED):
         text += f" To see {effect:.0%}, about {needed} days are needed."
     return text + _daily(name, reference, found.daily)
 

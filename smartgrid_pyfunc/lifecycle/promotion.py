@@ -141,7 +141,7 @@ def promote(
         by = actor or decisions.user()
         with _decision(chosen, stage, by, decided_at) as run_id:
             champion = holder(versions_of(model), "Production")
-            paired = _judged(chosen, stage, champion, None if force else compare)
+            paired = _judged(chosen, stage, champion, compare, force)
             verdict = paired.verdict
             if not verdict.passed and not force:
                 _refuse(chosen, stage, verdict, paired, run_id)
@@ -154,13 +154,16 @@ def _uri(version: ModelVersion) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
-def _judged(version: ModelVersion, stage: str, champion: str | None, compare: Compare | None) -> Paired:
+def _judged(version: ModelVersion, stage: str, champion: str | None, compare: Compare | None, force: bool) -> Paired:
     """Hold `version` against its baseline and then, for Production, against the version there."""
     if stage not in ALIASES:
         return Paired(Verdict())
     own = judge(version.name, version)
     if not own.passed or compare is None or stage != "Production" or champion in (None, str(version.version)):
         return Paired(own, version.run_id or "")
+    if force:
+        unseen = Verdict(reasons=(f"it was not compared with version {champion} in Production",))
+        return Paired(own + unseen, version.run_id or "")
     paired = compare(str(champion), str(version.version))
     return Paired(own + paired.verdict, paired.evidence or version.run_id or "", paired.texts)
 
@@ -226,7 +229,8 @@ def _move(version: ModelVersion, stage: str, paired: Paired, actor: str, reason:
             version, stage, Verdict(reasons=(f"version {present} was promoted at the same moment",)), paired, run_id
         )
     forced = not verdict.passed
-    said = reason or ("; ".join(verdict.reasons) if forced else _why(verdict))
+    objections = "; ".join(verdict.reasons)
+    said = "; ".join(filter(None, (reason, objections))) if forced else reason or _why(verdict)
     _end(run_id, "forced" if forced else "promoted", said, verdict, paired)
     return Promotion(version.name, number, stage_of(version), stage, alias, former, forced, verdict, run_id)
 

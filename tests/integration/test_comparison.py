@@ -256,7 +256,9 @@ def test_what_cannot_be_compared_is_refused_with_the_remedy_and_force_overrules(
     registry.promote(LOAD_MODEL, version=1)
     with pytest.raises(PromotionRefused, match=r"could not be compared with version 1 in Production: .* data=…"):
         registry.promote(LOAD_MODEL, version=2, compare=against_champion(LOAD_MODEL))
-    assert registry.promote(LOAD_MODEL, version=2, compare=against_champion(LOAD_MODEL), force=True).version == "2"
+    forced = registry.promote(LOAD_MODEL, version=2, compare=against_champion(LOAD_MODEL), force=True)
+    assert (forced.version, forced.forced) == ("2", True)
+    assert "not compared with version 1" in mlflow.get_run(forced.decision).data.tags["smartgrid.reason"]
 
 
 def test_forecasts_that_were_made_are_compared_from_the_table_of_predictions(tracking, tmp_path, data):
@@ -313,3 +315,14 @@ def test_detectors_are_compared_on_the_labels_of_their_tests(tracking, tmp_path,
     with pytest.raises(PromotionRefused, match="version 2 is worse than version 1: its 1 − average precision is"):
         registry.promote(ANOMALY_MODEL, version=2, compare=against_champion(ANOMALY_MODEL))
     assert compare(ANOMALY_MODEL, ["2", "1"]).verdict == "better"
+
+
+def test_a_detector_whose_test_had_no_labels_meets_the_limits_only(tracking, tmp_path, data):
+    for name in ("first", "second"):
+        version(tmp_path, name, GOOD, LATE, data, model=ANOMALY_MODEL)
+    registry.promote(ANOMALY_MODEL, version=1)
+    promoted = registry.promote(ANOMALY_MODEL, version=2, compare=against_champion(ANOMALY_MODEL))
+    assert "latency_ms" in mlflow.get_run(promoted.decision).data.metrics
+    small = against_champion(ANOMALY_MODEL, limits=Limits(max_size_mb=0.0001))
+    with pytest.raises(PromotionRefused, match="MB, above"):
+        registry.promote(ANOMALY_MODEL, version=1, compare=small)
