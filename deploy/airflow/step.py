@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-_PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(_PROJECT / "deploy" / "airflow" / "dags"))
-sys.path.insert(0, str(_PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "dags"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from smartgrid_alert import alert
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_PROJECT = Path(__file__).resolve().parents[2]
 _LOAD, _ANOMALY = "LoadForecastingModel", "AnomalyDetectionModel"
 
 #: What the steps are given: environment variable and default.
