@@ -107,6 +107,11 @@ def _table(model: str, metrics: Mapping[str, float]) -> list[str]:
     rows = [f"| on days not seen in training | this model | {_BASELINE[model]} |", "|---|---:|---:|"]
     for shown, name, baseline, form in _METRICS[model]:
         if name in metrics:
-            against = format(metrics[baseline], form) if baseline in metrics else ""
-            rows.append(f"| {shown} | {metrics[name]:{form}} | {against} |")
+            against = _shown(metrics[baseline], form) if baseline in metrics else ""
+            rows.append(f"| {shown} | {_shown(metrics[name], form)} | {against} |")
     return rows
+
+
+def _shown(value: float, form: str) -> str:
+    """Return a figure as people write it: 15,510 and not 1.551e+04."""
+    return f"{value:,.0f}" if form == ".4g" and abs(value) >= 1000 else format(value, form)

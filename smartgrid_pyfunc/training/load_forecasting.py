@@ -82,7 +82,7 @@ def train_load_model(
         Of `LoadForecastingModel`.
     """
     model = LoadForecastingModel(**params)
-    with runs.tracked_run(LOAD_EXPERIMENT, run_name=f"load forecast, {hours_ahead} h ahead", nested=nested) as run:
+    with runs.tracked_run(LOAD_EXPERIMENT, run_name=_run_name(model, hours_ahead), nested=nested) as run:
         with cleaned(data, clean_with, sensor_type, _log.info) as (kept, cleaning):
             source = load_hourly(kept, sensor_type=sensor_type, on_progress=_log.info)
         log_report(source.report, source.frame, data)
@@ -108,6 +108,11 @@ def train_load_model(
         runs.set_tags(_tags(final, test_days) | {runs.TAG_DESCRIPTION: card})
         version = registry.register(info.model_uri, LOAD_MODEL, description=card) if register else None
         return Outcome(LOAD_MODEL, run.info.run_id, info.model_uri, version, metrics)
+
+
+def _run_name(model: LoadForecastingModel, hours_ahead: int) -> str:
+    params = model.params
+    return f"{params.estimator.replace('_', ' ')} of {params.n_estimators} trees, {hours_ahead} h ahead"
 
 
 def _evaluate(model: LoadForecastingModel, hourly: pd.DataFrame, hours_ahead: int, test_days: int) -> _Evaluation:
