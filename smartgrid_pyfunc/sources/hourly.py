@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc.schema import COVARIATES, InputError
-from smartgrid_pyfunc.sources.aggregation import Arrays, concatenate, merge_repeated, sensor_frame
+from smartgrid_pyfunc.sources.aggregation import Arrays, changes, concatenate, merge_repeated, sensor_frame
 from smartgrid_pyfunc.sources.gate import SensorRows
 from smartgrid_pyfunc.sources.inputs import Input, Progress, open_input, require_one_type
 from smartgrid_pyfunc.sources.report import HOUR, InputReport, count_gap_hours, digest
@@ -30,13 +30,19 @@ class HourlyLoad:
         Sorted by ``sensor_id, timestamp`` (hour start, UTC); ``avg_value, min_value, max_value, count`` as float64, NaN
         where unknown; ``temperature`` and ``is_holiday`` if the input has them. Hours without a value are absent.
     report : InputReport
+    ahead : DataFrame, optional
+        Where it was asked for: the hours without a value whose ``temperature`` or ``is_holiday`` is known, with these
+        columns beside ``sensor_id, timestamp`` as far as the input has them.
     """
 
     frame: pd.DataFrame
     report: InputReport
+    ahead: pd.DataFrame | None = None
 
 
-def load_hourly(data: str, *, sensor_type: str = "power,energy", on_progress: Progress | None = None) -> HourlyLoad:
+def load_hourly(
+    data: str, *, sensor_type: str = "power,energy", with_ahead: bool = False, on_progress: Progress | None = None
+) -> HourlyLoad:
     """Read hourly load, or readings and aggregate them to complete hours.
 
     Repeated readings count once; where a sensor has different values for one instant, their mean is the value of that
@@ -49,6 +55,8 @@ def load_hourly(data: str, *, sensor_type: str = "power,energy", on_progress: Pr
         ``demo``, a CSV or Parquet file, a glob or a folder.
     sensor_type : str
         Comma-separated types of the readings that count; without effect on hourly input.
+    with_ahead : bool
+        Return the covariates of hours without a value too, such as a forecast of the temperature.
     on_progress : callable, optional
         Called with one sentence at each step.
 
@@ -59,21 +67,38 @@ def load_hourly(data: str, *, sensor_type: str = "power,energy", on_progress: Pr
     """
     with open_input(data, "hourly", on_progress) as source:
         make = _from_hourly if source.kind == "hourly" else _from_readings
-        load = make(source, sensor_type)
+        load = make(source, sensor_type, with_ahead)
     if on_progress:
         on_progress(f"{len(load.frame):,} hours of {load.report.sensors:,} sensor(s)")
     return load
 
 
-def _from_hourly(source: Input, sensor_type: str) -> HourlyLoad:
-    rows = concatenate(list(source.stream(source.found, drop_empty="avg_value")))
-    if not rows:
+def _from_hourly(source: Input, sensor_type: str, with_ahead: bool) -> HourlyLoad:
+    rows = concatenate(list(source.stream(source.found, drop_empty="" if with_ahead else "avg_value")))
+    known = ~np.isnan(rows["avg_value"]) if rows else np.zeros(0, dtype=bool)
+    if not known.any():
         raise InputError("avg_value must be known for at least one hour", place=source.place, found="none")
+    ahead = None
+    if with_ahead:
+        ahead = _covariates(source, {name: column[~known] for name, column in rows.items()})
+        rows = {name: rows.pop(name)[known] for name in list(rows)}
     merged, duplicates, conflicts = merge_repeated(rows, "avg_value")
-    return _load(source, source.found, merged, duplicates_dropped=duplicates, conflicts=conflicts)
+    return _load(source, source.found, merged, ahead, duplicates_dropped=duplicates, conflicts=conflicts)
 
 
-def _from_readings(source: Input, sensor_type: str) -> HourlyLoad:
+def _covariates(source: Input, rows: Arrays) -> pd.DataFrame:
+    """Return the known covariates of hours without a value; of repeated rows the largest entry counts."""
+    names = [name for name in COVARIATES if name in rows]
+    said = np.zeros(len(rows["sensor"]), dtype=bool)
+    for name in names:
+        said |= ~np.isnan(rows[name])
+    sensor, time = rows["sensor"][said], rows["timestamp"][said]
+    starts = np.flatnonzero(changes(sensor, time))
+    frame = sensor_frame([one.sensor_id for one in source.found], sensor[starts], time[starts])
+    return frame.assign(**{name: np.fmax.reduceat(rows[name][said], starts) for name in names if len(starts)})
+
+
+def _from_readings(source: Input, sensor_type: str, with_ahead: bool) -> HourlyLoad:
     sensors = _selected(source, sensor_type)
     hours, duplicates, conflicts = source.hours(sensors)
     if not hours:
@@ -89,7 +114,8 @@ def _from_readings(source: Input, sensor_type: str) -> HourlyLoad:
     kept = {name: hours.pop(name)[complete] for name in list(hours)}
     dropped = int(np.sum(~complete))
     counts = {"duplicates_dropped": duplicates, "conflicts": conflicts, "incomplete_hours_dropped": dropped}
-    return _load(source, sensors, kept, **counts)
+    nothing = sensor_frame([], np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)) if with_ahead else None
+    return _load(source, sensors, kept, nothing, **counts)
 
 
 def _selected(source: Input, sensor_type: str) -> list[SensorRows]:
@@ -126,7 +152,9 @@ def _in_progress(hours: Arrays, last_readings: NDArray[np.int64]) -> NDArray[np.
     return result
 
 
-def _load(source: Input, sensors: Sequence[SensorRows], hours: Arrays, **counts: Any) -> HourlyLoad:
+def _load(
+    source: Input, sensors: Sequence[SensorRows], hours: Arrays, ahead: pd.DataFrame | None, **counts: Any
+) -> HourlyLoad:
     frame = sensor_frame([sensor.sensor_id for sensor in sensors], hours["sensor"], hours["timestamp"])
     gap_hours, seen = count_gap_hours(hours["sensor"], hours["timestamp"]), len(np.unique(hours["sensor"]))
     for name in (*_VALUES, *(name for name in COVARIATES if name in hours)):
@@ -141,4 +169,4 @@ def _load(source: Input, sensors: Sequence[SensorRows], hours: Arrays, **counts:
         **source.facts(sensors),
         **counts,
     )
-    return HourlyLoad(frame, report)
+    return HourlyLoad(frame, report, ahead)
