@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _PROJECT = Path(__file__).resolve().parents[2]
+#: Why a version is in Staging if these steps put it there; one that a person put there is left alone.
+RETRAINED = "retrained"
 _LOAD, _ANOMALY = "LoadForecastingModel", "AnomalyDetectionModel"
 
 #: What the steps are given: environment variable and default.
@@ -87,7 +89,7 @@ STEPS = {
         {_LOAD: {"country": "{country}"}, _ANOMALY: {"data": "{readings}"}},
     ),
     "compare": Step("compare", {"model": "{model}", "versions": "Production,{version}"}, _DATA),
-    "to_staging": Step("promote", {**_PROMOTE, "stage": "Staging", "reason": "retrained"}),
+    "to_staging": Step("promote", {**_PROMOTE, "stage": "Staging", "reason": RETRAINED}),
     "to_production": Step("promote", {**_PROMOTE, "stage": "Production", "reason": "passed its canary period"}),
     "withdraw": Step("promote", {**_PROMOTE, "stage": "Archived", "reason": "its retraining was stopped"}),
 }
@@ -269,9 +271,12 @@ def _due(model: str) -> dict[str, str]:
     version = _in_stage(model, "Staging")
     if not version:
         return {"verdict": "none"}
-    since = _client().get_model_version(model, version).tags.get("smartgrid.promoted_at", "")
-    start = dt.datetime.fromisoformat(since) if since else dt.datetime.min.replace(tzinfo=dt.UTC)
-    over = dt.datetime.now(dt.UTC) >= start + _canary()
+    tags = _client().get_model_version(model, version).tags
+    decision = _client().get_run(tags["smartgrid.decision"]) if "smartgrid.decision" in tags else None
+    if decision is None or decision.data.tags.get("smartgrid.reason") != RETRAINED:
+        return {"verdict": "none"}
+    since = tags["smartgrid.promoted_at"]
+    over = dt.datetime.now(dt.UTC) >= dt.datetime.fromisoformat(since) + _canary()
     return {"verdict": "due" if over else "waiting", "version": version, "since": since}
 
 
