@@ -50,6 +50,7 @@ SETTINGS = {
     "SMARTGRID_WEBHOOK": "",  # alerts are sent there as JSON
     "SMARTGRID_PUSHGATEWAY": "",
     "SMARTGRID_CANARY_HOURS": "72",
+    "SMARTGRID_LEAVE_OUT": "",  # steps that are not wanted, separated by commas, e.g. batch_detect
 }
 
 
@@ -93,6 +94,8 @@ STEPS = {
     "to_production": Step("promote", {**_PROMOTE, "stage": "Production", "reason": "passed its canary period"}),
     "withdraw": Step("promote", {**_PROMOTE, "stage": "Archived", "reason": "its retraining was stopped"}),
 }
+#: Steps that SMARTGRID_LEAVE_OUT may name.
+_OPTIONAL = ("batch_forecast", "batch_detect", "monitor", "compare")
 _TRAINING = {_LOAD: "load_forecasting", _ANOMALY: "anomaly_detection"}
 
 
@@ -154,7 +157,7 @@ def run_step(name: str, model: str, version: str = "") -> dict[str, Any]:
     -------
     dict
         step, model, version, verdict (``done`` for entry points that judge nothing, ``first`` for a comparison without
-        a version in Production), run_id and launcher_run_id where there are any, and with ``to_staging`` `until`: the
+        a version in Production, ``left_out``), run_id and launcher_run_id where there are any, and with ``to_staging`` `until`: the
         end of the canary period (ISO 8601).
     """
     about = {"step": name, "model": model}
@@ -162,6 +165,8 @@ def run_step(name: str, model: str, version: str = "") -> dict[str, Any]:
         about["version"] = version or _in_stage(model, "Staging")
         if not about["version"]:
             raise click.ClickException(f"{model} has no version in Staging: name one with --version.")
+    if name in _OPTIONAL and name in _settings()["leave_out"].split(","):
+        return {**about, "verdict": "left_out"}
     if name == "compare" and not _in_stage(model, "Production"):
         return {**about, "verdict": "first"}
     finished, launcher = _mlflow_run(name, model, about.get("version", ""))

@@ -11,7 +11,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 load=LoadForecastingModel anomaly=AnomalyDetectionModel
 retries=${SMARTGRID_RETRIES:-2} retry_seconds=${SMARTGRID_RETRY_SECONDS:-300} step_hours=${SMARTGRID_STEP_HOURS:-6}
-accept=${SMARTGRID_ACCEPT:-better,not_worse,first}
+accept=${SMARTGRID_ACCEPT:-better,not_worse,first,left_out}
 locks=${SMARTGRID_LOCKS:-${XDG_RUNTIME_DIR:-/tmp}}
 result=$(mktemp)
 trap 'rm -f "$result"' EXIT

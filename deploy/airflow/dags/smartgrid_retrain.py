@@ -25,7 +25,7 @@ SCHEDULES = {
     ANOMALY: setting("SMARTGRID_RETRAIN_ANOMALY", "0 3 1 * *"),
 }
 #: Verdicts of a comparison after which the gate is asked at all.
-GOOD_ENOUGH = tuple(setting("SMARTGRID_ACCEPT", "better,not_worse,first").split(","))
+GOOD_ENOUGH = tuple(setting("SMARTGRID_ACCEPT", "better,not_worse,first,left_out").split(","))
 PROMOTED = ("promoted", "forced")
 CANARY = dt.timedelta(hours=float(setting("SMARTGRID_CANARY_HOURS", "72")))
 POKE_SECONDS = min(600.0, max(1.0, CANARY.total_seconds() / 10))
