@@ -11,6 +11,8 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
@@ -170,9 +172,18 @@ def _places(run: Run, models: Sequence[str], words: re.Pattern[str], names: froz
 
 
 def _names(path: Path, words: re.Pattern[str], names: frozenset[str]) -> bool:
-    """Return whether a text file, or an array of a model, names a sensor."""
+    """Return whether a text file, a table or an array of a model names a sensor."""
+    if path.suffix == ".parquet":
+        return any(not names.isdisjoint(column.to_pylist()) for column in _texts(pq.read_table(path)))
     if path.suffix == ".npz" and zipfile.is_zipfile(path):
         with np.load(path, allow_pickle=False) as arrays:
             texts = (arrays[name] for name in arrays.files)
             return any(not names.isdisjoint(array.tolist()) for array in texts if array.dtype.kind == "U")
     return words.search(path.read_bytes().decode("utf-8", errors="replace")) is not None
+
+
+def _texts(table: pa.Table) -> Iterator[pa.Array]:
+    """Yield the distinct values of each column of text."""
+    for column in table.columns:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            yield column.unique()

@@ -15,7 +15,7 @@ from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.evaluation import detection
 from smartgrid_pyfunc.evaluation.events import group_events
 from smartgrid_pyfunc.features.neighbours import compare_with_neighbours, standardised
-from smartgrid_pyfunc.lifecycle import packaging, registry, runs
+from smartgrid_pyfunc.lifecycle import evidence, packaging, registry, runs
 from smartgrid_pyfunc.lifecycle.errors import mask_secrets
 from smartgrid_pyfunc.lifecycle.model_card import write_card
 from smartgrid_pyfunc.models.anomaly_detection import AnomalyDetectionModel
@@ -76,7 +76,9 @@ def train_anomaly_model(data: str, *, register: bool = True, nested: bool = Fals
         _log_artifacts(evaluation, final)
         info = packaging.log_model(final, ANOMALY_MODEL, _example(source.frame))
         card = _card(final, evaluation.metrics, source, place)
-        runs.set_tags({"smartgrid.metrics_describe": _METRICS_DESCRIBE, runs.TAG_DESCRIPTION: card})
+        evidence.record(ANOMALY_MODEL, _recorded(evaluation))
+        about = {"smartgrid.metrics_describe": _METRICS_DESCRIBE, runs.TAG_DESCRIPTION: card}
+        runs.set_tags(about | evidence.learnt_until(source.frame))
         version = registry.register(info.model_uri, ANOMALY_MODEL, description=card) if register else None
         return Outcome(ANOMALY_MODEL, run.info.run_id, info.model_uri, version, evaluation.metrics)
 
@@ -95,6 +97,14 @@ def _evaluate(model: AnomalyDetectionModel, readings: pd.DataFrame) -> _Evaluati
     if LABEL in test and test[LABEL].any():  # without a single event nothing can be ranked
         metrics |= _label_metrics(train, test, answer, model.params.timezone)
     return _Evaluation(test, answer, metrics)
+
+
+def _recorded(evaluation: _Evaluation) -> pd.DataFrame:
+    """Return what a later comparison needs of the test: keys, truth, scores and flags."""
+    names = ["sensor_id", "sensor_type", "timestamp", LABEL, "fault"]
+    kept = evaluation.readings[[name for name in names if name in evaluation.readings]]
+    answer = evaluation.answer
+    return kept.assign(score=answer["anomaly_score"].to_numpy(), flag=answer["is_anomaly"].to_numpy(dtype=bool))
 
 
 def _share_metrics(answer: pd.DataFrame, rate: float) -> dict[str, float]:

@@ -14,7 +14,7 @@ from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.evaluation.backtest import backtest, midnight_origins
 from smartgrid_pyfunc.evaluation.metrics import Summary, naive_scales, summarise
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
-from smartgrid_pyfunc.lifecycle import packaging, registry, runs
+from smartgrid_pyfunc.lifecycle import evidence, packaging, registry, runs
 from smartgrid_pyfunc.lifecycle.errors import mask_secrets
 from smartgrid_pyfunc.lifecycle.model_card import write_card
 from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
@@ -75,7 +75,8 @@ def train_load_model(
         Make the logged model a new version of `LoadForecastingModel`.
     store_history : bool
         Keep each sensor's last weeks in the model. Without it neither model nor run holds an hour of the data: requests
-        have to bring their history, the logged example is made up, and no forecast is drawn beside what was measured.
+        have to bring their history, the logged example is made up, and no forecast is drawn or recorded beside what was
+        measured.
     nested : bool
         See `runs.tracked_run`.
     **params
@@ -105,7 +106,8 @@ def train_load_model(
             final.forget_history()
         info = packaging.log_model(final, LOAD_MODEL, example)
         card = _card(final, metrics, source, settings)
-        runs.set_tags(_tags(final, test_days) | {runs.TAG_DESCRIPTION: card})
+        learnt = evidence.learnt_until(source.frame)
+        runs.set_tags(_tags(final, test_days) | learnt | {runs.TAG_DESCRIPTION: card})
         version = registry.register(info.model_uri, LOAD_MODEL, description=card) if register else None
         return Outcome(LOAD_MODEL, run.info.run_id, info.model_uri, version, metrics)
 
@@ -183,6 +185,7 @@ def _log_artifacts(evaluation: _Evaluation, model: LoadForecastingModel, *, draw
     runs.log_figure("plots/permutation_importance.png", plots.permutation_importance(evaluation.importance))
     if draw_loads:
         log_loads_figure(evaluation.forecasts, _LEVEL)
+        evidence.record(LOAD_MODEL, evaluation.forecasts)
     log_error_figures(evaluation.test)
     log_error_tables(evaluation.test)
 

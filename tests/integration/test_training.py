@@ -64,6 +64,8 @@ def _measured_values_in(folder: Path, measured: set[float]) -> dict[str, int]:
         if path.suffix == ".npz":
             with np.load(path) as stored:
                 values = {round(x, 7) for name in stored for x in _floats(stored[name])}
+        elif path.suffix == ".parquet":
+            values = {round(x, 7) for _, column in pd.read_parquet(path).items() for x in _floats(column.to_numpy())}
         elif path.suffix == ".png":
             continue
         else:
