@@ -157,8 +157,8 @@ def run_step(name: str, model: str, version: str = "") -> dict[str, Any]:
     -------
     dict
         step, model, version, verdict (``done`` for entry points that judge nothing, ``first`` for a comparison without
-        a version in Production, ``left_out``), run_id and launcher_run_id where there are any, and with ``to_staging`` `until`: the
-        end of the canary period (ISO 8601).
+        a version in Production, ``left_out``), run_id and launcher_run_id where there are any, and with ``to_staging``
+        `until`: the end of the canary period (ISO 8601).
     """
     about = {"step": name, "model": model}
     if name in ("compare", "to_staging", "to_production", "withdraw"):

@@ -1,4 +1,4 @@
-"""The DAGs in an Airflow of the test's own, and the same jobs by cron's shell script, with real steps of the project."""
+"""The DAGs in an Airflow of the test's own, and the same jobs by a shell script, with real steps of the project."""
 
 from __future__ import annotations
 
@@ -126,6 +126,9 @@ def world(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         "SMARTGRID_LOCKS": str(folder),
         "SMARTGRID_PARAMS_TRAIN": "n_estimators=3 test_days=7",
     }
+    settings["SMARTGRID_LEAVE_OUT"] = ",".join(
+        name for name in ("monitor", "compare") if f"  {name}:" not in (_ROOT / "MLproject").read_text()
+    )
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
         store.execute("UPDATE experiments SET artifact_location = ? || '/0'", ((folder / "artifacts").as_uri(),))
         store.commit()
@@ -215,14 +218,15 @@ _DESCRIBE = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1])
-assets = lambda dag: sorted(asset.name for _, asset in getattr(dag.timetable, "asset_condition", None).iter_assets()) \
-    if hasattr(dag.timetable, "asset_condition") else []
+def timing(dag):
+    either = getattr(dag.timetable, "asset_condition", None)
+    found = [asset.name for asset in either.objects] if either else []
+    return getattr(dag.timetable, "timetable", dag.timetable).expression, found
 print("DAGS", json.dumps({
     "errors": bag.import_errors,
     "mlflow": sorted(name for name in sys.modules if name.split(".")[0] in ("mlflow", "smartgrid_pyfunc", "pandas")),
     "dags": {name: {
-        "schedule": dag.timetable.summary, "max_active_runs": dag.max_active_runs, "catchup": dag.catchup,
-        "assets": assets(dag),
+        "timing": timing(dag), "max_active_runs": dag.max_active_runs, "catchup": dag.catchup,
         "tasks": {task.task_id: {"retries": task.retries, "alert": bool(task.on_failure_callback),
                                  "after": sorted(task.upstream_task_ids)} for task in dag.tasks},
     } for name, dag in bag.dags.items()},
@@ -237,10 +241,10 @@ def test_the_dags_are_read_without_the_project_and_are_scheduled_retried_and_wat
     assert found["errors"] == {} and found["mlflow"] == []
     dags = found["dags"]
     assert set(dags) == {"smartgrid_nightly", "smartgrid_retrain_load", "smartgrid_retrain_anomaly"}
-    assert dags["smartgrid_nightly"]["schedule"] == "30 1 * * *"
-    for name, model in (("load", LOAD_MODEL), ("anomaly", ANOMALY_MODEL)):
+    assert dags["smartgrid_nightly"]["timing"] == ["30 1 * * *", []]
+    for name, model, schedule in (("load", LOAD_MODEL, "0 3 * * 0"), ("anomaly", ANOMALY_MODEL, "0 3 1 * *")):
         dag = dags[f"smartgrid_retrain_{name}"]
-        assert dag["assets"] == [f"smartgrid-drift-{model}"] and "0 3 " in dag["schedule"]
+        assert dag["timing"] == [schedule, [f"smartgrid-drift-{model}"]]
         assert dag["tasks"]["canary"]["after"] == ["is_in_staging"]
         assert dag["tasks"]["stop"]["after"] == ["is_good_enough", "is_in_production", "is_in_staging"]
     assert dags["smartgrid_nightly"]["tasks"]["monitor"]["after"] == ["batch_detect", "batch_forecast"]
