@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -109,6 +109,16 @@ class _World:
         told = [{name: run.data.tags[f"smartgrid.{name}"] for name in ("reason", "from", "to")} for run in found]
         return [f"{entry['reason']}: {entry['from']} -> {entry['to']}" for entry in told]
 
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Make the registry that of this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            for name in ("MLFLOW_TRACKING_URI", "_MLFLOW_SERVER_ARTIFACT_ROOT"):
+                patch.setenv(name, self.settings[name])
+            yield
+        _forget_mlflow_state()
+
     @property
     def client(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(self.settings["MLFLOW_TRACKING_URI"])
@@ -148,16 +158,13 @@ def world(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
         store.execute("UPDATE experiments SET artifact_location = ? || '/0'", ((folder / "artifacts").as_uri(),))
         store.commit()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for name in ("MLFLOW_TRACKING_URI", "_MLFLOW_SERVER_ARTIFACT_ROOT"):
-            patch.setenv(name, settings[name])
+    made = _World(folder, settings, listener)
+    with made.entered():
         train_load_model(settings["SMARTGRID_LOAD_DATA"], test_days=7, n_estimators=3)
         train_anomaly_model(settings["SMARTGRID_LOAD_DATA"], n_estimators=10)
         for model in (LOAD_MODEL, ANOMALY_MODEL):
             registry.promote(model, force=True, reason="for a test")
-    _forget_mlflow_state()
-    yield _World(folder, settings, listener)
+    yield made
     listener.shutdown()
     listener.server_close()
 
@@ -326,6 +333,10 @@ def test_a_failing_step_is_tried_again_then_fails_the_run_and_tells_a_person(air
 # ------------------------------------------------------------------------------------------- cron and systemd
 
 
+def _left_out(world: _World, *names: str) -> str:
+    return ",".join([*names, world.settings.get("SMARTGRID_LEAVE_OUT", "")])
+
+
 def _chain(world: _World, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(_CHAIN), *arguments],
@@ -336,6 +347,17 @@ def _chain(world: _World, *arguments: str, **settings: str) -> subprocess.Comple
         timeout=_SECONDS,
         check=False,
     )
+
+
+def test_cron_a_night_ends_a_canary_period_and_forecasts(world: _World) -> None:
+    (held,) = [version for version, stage in world.versions().items() if stage == "Production"]
+    with world.entered():
+        registry.promote(LOAD_MODEL, version="1", stage="Staging", reason="retrained")
+    done = _chain(world, "nightly", SMARTGRID_LEAVE_OUT=_left_out(world, "batch_detect"))
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert world.versions()["1"] == "Production" and (held == "1" or world.versions()[held] == "Archived")
+    assert list((world.folder / "predictions" / "load").glob("day=*/*.parquet"))
+    assert world.listener.alerts() == []
 
 
 def test_cron_a_failing_step_is_tried_again_then_the_job_fails_and_tells_a_person(world: _World) -> None:
