@@ -2,7 +2,8 @@
 
 Scripts run as ``python entrypoints/NAME.py`` and start with ``from _command import command``.
 
-Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 a promotion was refused, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 a promotion was refused, 4 the monitor raised alerts,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from smartgrid_pyfunc.lifecycle.errors import LifecycleError, PromotionRefused, mask_secrets
 from smartgrid_pyfunc.schema import MAX_HORIZON, InputError
 
-FAILED, BAD_INPUT, REFUSED, INTERRUPTED = 1, 2, 3, 130
+FAILED, BAD_INPUT, REFUSED, ALERTS, INTERRUPTED = 1, 2, 3, 4, 130
 _CHATTY = ("mlflow", "alembic", "git", "urllib3", "matplotlib", "sqlalchemy", "holidays", "botocore")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

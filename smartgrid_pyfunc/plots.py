@@ -443,3 +443,50 @@ def _thousands(value: float, _: int | None = None) -> str:
 
 def _words(name: str) -> str:
     return {"naive_24": "naive, 24 h earlier", "naive_168": "naive, 168 h earlier"}.get(name, name.replace("_", " "))
+
+
+# --- Monitoring -------------------------------------------------------------------------------------------------------
+
+
+def daily_errors(table: pd.DataFrame, since: Mapping[str, pd.Timestamp] | None = None) -> Figure:
+    """Draw the mean signed error of each day, one panel for each of the first six sensors.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `sensor_id`, `timestamp` (start of the day), `error` (actual − forecast, in half widths of the interval).
+    since : mapping of str to Timestamp, optional
+        Sensor → when a change began, marked.
+    """
+    require_columns(table.columns, ["sensor_id", "timestamp", "error"])
+    sensors = _first_sensors(table, _PANELS)
+    figure, panels = _panels(len(sensors), "Daily errors: actual − forecast, in half widths of the interval")
+    for panel, sensor in zip(panels, sensors, strict=True):
+        rows = _gap_safe(table[table["sensor_id"] == sensor])
+        _line(panel, rows["error"], _BLUE, "mean of a day", width=1.2)
+        panel.axhline(0, color=_GREY, linewidth=0.8)
+        if since and sensor in since:
+            panel.axvline(cast(Any, since[sensor]), color=_RED, linewidth=1.2, linestyle="--", label="alert since")
+        _finish_time_panel(panel, str(sensor), "error")
+    return _finished(figure, panels)
+
+
+def alert_levels(names: Sequence[str], ratios: ArrayLike) -> Figure:
+    """Draw the worst value of every check over its threshold as bars; from 1 on it is an alert.
+
+    Parameters
+    ----------
+    names : sequence of str, length n
+    ratios : array_like, shape (n,)
+        Value over threshold; NaN where a check could not be made. Drawn up to 3.
+    """
+    values = np.asarray(ratios, dtype=np.float64)[::-1]
+    figure, (panel,) = _panels(1, "Checks: worst value over its threshold", height=0.9 + 0.26 * len(values))
+    shown = np.minimum(np.nan_to_num(values), 3.0)
+    panel.barh(range(len(values)), shown, color=[_RED if value >= 1 else _BLUE for value in values], height=0.7)
+    panel.set_yticks(range(len(values)), [_words(name) for name in names[::-1]])
+    panel.axvline(1.0, color=_INK, linewidth=1.0, linestyle="--")
+    panel.set_xlim(0, 3.05)
+    panel.grid(visible=False, axis="y")
+    panel.set_xlabel("value / threshold")
+    return _finished(figure, [panel])
