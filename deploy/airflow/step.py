@@ -28,7 +28,7 @@ import click
 sys.path.insert(0, str(Path(__file__).resolve().parent / "dags"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from smartgrid_alert import alert
+from smartgrid_alert import alert, send
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +47,6 @@ SETTINGS = {
     "SMARTGRID_TIMEZONE": "UTC",
     "SMARTGRID_COUNTRY": "",
     "SMARTGRID_REPORTS": "",  # folder for the monitor's report
-    "SMARTGRID_WEBHOOK": "",  # alerts are sent there as JSON
     "SMARTGRID_PUSHGATEWAY": "",
     "SMARTGRID_CANARY_HOURS": "72",
     "SMARTGRID_LEAVE_OUT": "",  # steps that are not wanted, separated by commas, e.g. batch_detect
@@ -78,7 +77,6 @@ STEPS = {
             "model": "{model}",
             "timezone": "{timezone}",
             "country": "{country}",
-            "webhook": "{webhook}",
             "pushgateway": "{pushgateway}",
             "output": "{reports}",
         },
@@ -132,13 +130,13 @@ def due(model: str) -> None:
 
 @main.command("alert")
 @click.argument("what")
-@click.argument("summary")
+@click.argument("text")
 @click.option("--where", required=True)
 @click.option("--command", required=True, help="What to run to see more.")
 @click.option("--severity", default="critical", show_default=True)
-def send(what: str, summary: str, where: str, command: str, severity: str) -> None:
+def tell_alert(what: str, text: str, where: str, command: str, severity: str) -> None:
     """Log an alert and send it to SMARTGRID_WEBHOOK."""
-    alert(what, where=where, severity=severity, summary=summary, command=command)
+    alert(what, where=where, severity=severity, text=text, command=command)
 
 
 def _tell(result: dict[str, Any]) -> None:
@@ -165,17 +163,25 @@ def run_step(name: str, model: str, version: str = "") -> dict[str, Any]:
         about["version"] = version or _in_stage(model, "Staging")
         if not about["version"]:
             raise click.ClickException(f"{model} has no version in Staging: name one with --version.")
-    if name in _OPTIONAL and name in _settings()["leave_out"].split(","):
+    if _left_out(name, model):
         return {**about, "verdict": "left_out"}
     if name == "compare" and not _in_stage(model, "Production"):
         return {**about, "verdict": "first"}
     finished, launcher = _mlflow_run(name, model, about.get("version", ""))
     result = about | _outcome(finished, launcher)
+    if name == "monitor" and result["verdict"] in ("alerts", "drift"):
+        _pass_on(result["run_id"])
     if name == "train" and result["verdict"]:
         result["version"] = _made_by(result["run_id"], model)
     if name == "to_staging":
         result["until"] = (dt.datetime.now(dt.UTC) + _canary()).isoformat()
     return result
+
+
+def _left_out(name: str, model: str) -> bool:
+    unwanted = _settings()["leave_out"].split(",")
+    scored = "batch_forecast" if model == _LOAD else "batch_detect"
+    return (name in _OPTIONAL and name in unwanted) or (name == "monitor" and scored in unwanted)
 
 
 def parameters(name: str, model: str, version: str) -> tuple[str, dict[str, str]]:
@@ -249,6 +255,14 @@ def _outcome(finished: bool, launcher: Run | None) -> dict[str, str]:
         "error": error,
     }
     return {"verdict": verdict or ("done" if finished else ""), **{key: text for key, text in about.items() if text}}
+
+
+def _pass_on(run_id: str) -> None:
+    """Send the monitor's alerts: as a parameter of `mlflow run` the webhook, often a secret, would be logged."""
+    import mlflow
+
+    if os.environ.get("SMARTGRID_WEBHOOK", "").strip():
+        send(mlflow.artifacts.load_dict(f"runs:/{run_id}/alerts.json"))
 
 
 # ----------------------------------------------------------------------------------------------- the registry

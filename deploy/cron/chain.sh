@@ -62,8 +62,13 @@ nightly() {
     alone canary "$anomaly"
     step batch_forecast --model "$load"
     step batch_detect --model "$anomaly"
-    step monitor --model "$load"
-    [ "$verdict" != drift ] || alone retrain "$load"
+    watch "$load"
+    watch "$anomaly"
+}
+
+watch() { # MODEL
+    step monitor --model "$1"
+    [ "$verdict" != drift ] || alone retrain "$1"
 }
 
 retrain() {

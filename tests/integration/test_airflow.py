@@ -82,7 +82,8 @@ class _Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
 
     def alerts(self) -> list[dict[str, Any]]:
-        return [self.said.get_nowait() for _ in range(self.said.qsize())]
+        """Return the alerts of all messages since the last call."""
+        return [alert for _ in range(self.said.qsize()) for alert in self.said.get_nowait()["alerts"]]
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,18 @@ def test_the_dags_are_read_without_the_project_and_are_scheduled_retried_and_wat
         assert dag["timing"] == [schedule, [f"smartgrid-drift-{model}"]]
         assert dag["tasks"]["canary"]["after"] == ["is_in_staging"]
         assert dag["tasks"]["stop"]["after"] == ["is_good_enough", "is_in_production", "is_in_staging"]
-    assert dags["smartgrid_nightly"]["tasks"]["monitor"]["after"] == ["batch_detect", "batch_forecast"]
-    steps = {"batch_forecast", "batch_detect", "monitor", "train", "compare", "to_staging", "to_production", "withdraw"}
+    assert dags["smartgrid_nightly"]["tasks"]["monitor_load"]["after"] == ["batch_detect", "batch_forecast"]
+    steps = {
+        "batch_forecast",
+        "batch_detect",
+        "monitor_load",
+        "monitor_anomaly",
+        "train",
+        "compare",
+        "to_staging",
+        "to_production",
+        "withdraw",
+    }
     for dag in dags.values():
         assert dag["max_active_runs"] == 1 and dag["catchup"] is False
         assert all(task["alert"] for task in dag["tasks"].values())
@@ -314,7 +325,7 @@ def test_a_refusal_stops_the_retraining_tells_a_person_and_leaves_production_alo
     assert world.versions()[held] == "Production"
     (alert,) = world.listener.alerts()
     assert alert["alert"] == "retraining_stopped" and alert["severity"] == "warning"
-    assert "to_staging says refused" in alert["summary"] and "smartgrid_retrain_load" in alert["where"]
+    assert "to_staging says refused" in alert["text"] and "smartgrid_retrain_load" in alert["where"]
     assert alert["command"] == f"mlflow run . -e audit -P model={LOAD_MODEL}" and alert["since"]
 
 
@@ -324,10 +335,10 @@ def test_a_failing_step_is_tried_again_then_fails_the_run_and_tells_a_person(air
     )
     assert state == "failed", said[-8000:]
     assert tasks["batch_forecast"] == ("failed", 2)
-    assert tasks["monitor"][0] == tasks["announce_drift"][0] == "upstream_failed"
+    assert tasks["monitor_load"][0] == tasks["announce_drift_load"][0] == "upstream_failed"
     (alert,) = world.listener.alerts()
     assert alert["alert"] == "step_failed" and alert["severity"] == "critical"
-    assert alert["where"] == "smartgrid_nightly, task batch_forecast" and "try 2" in alert["summary"]
+    assert alert["where"] == "smartgrid_nightly, task batch_forecast" and "try 2" in alert["text"]
 
 
 # ------------------------------------------------------------------------------------------- cron and systemd
@@ -364,7 +375,7 @@ def test_cron_a_failing_step_is_tried_again_then_the_job_fails_and_tells_a_perso
     done = _chain(world, "retrain", LOAD_MODEL, SMARTGRID_LOAD_DATA="")
     assert done.returncode == 1 and done.stdout.count("SMARTGRID_LOAD_DATA is not set") == 2, done.stdout
     (alert,) = world.listener.alerts()
-    assert alert["alert"] == "step_failed" and "train failed in try 2" in alert["summary"]
+    assert alert["alert"] == "step_failed" and "train failed in try 2" in alert["text"]
 
 
 def test_cron_a_job_that_runs_is_not_started_again(world: _World) -> None:

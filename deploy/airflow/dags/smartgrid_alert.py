@@ -13,10 +13,8 @@ _LOG = logging.getLogger(__name__)
 _SECONDS = 10
 
 
-def alert(
-    what: str, *, where: str, severity: str, summary: str, command: str, since: str = "", **more: Any
-) -> dict[str, Any]:
-    """Log an alert and send it as JSON to the URL in ``SMARTGRID_WEBHOOK``, if there is one; never raises.
+def alert(what: str, *, where: str, severity: str, text: str, command: str, **more: Any) -> dict[str, Any]:
+    """Log an alert and send it to the URL in ``SMARTGRID_WEBHOOK``, if there is one; never raises.
 
     Parameters
     ----------
@@ -26,37 +24,37 @@ def alert(
         Job and step.
     severity : str
         ``critical`` or ``warning``.
-    summary, command : str
+    text, command : str
         One sentence, and the command that shows more.
-    since : str
-        ISO 8601; empty: now.
     **more
-        Further fields.
+        Further fields of the alert.
 
     Returns
     -------
     dict
-        What was sent.
+        What was sent: `text` for chat programs and a list `alerts`, as the monitor's message has them.
     """
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     said = {
         "alert": what,
-        "where": where,
-        "since": since or now,
         "severity": severity,
-        "summary": summary,
+        "where": where,
+        "since": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "text": text,
         "command": command,
         **{name: value for name, value in more.items() if value},
     }
+    message = {"text": f"{where}: {text}. {command}", "alerts": [said]}
     _LOG.error("alert: %s", json.dumps(said))
-    if url := os.environ.get("SMARTGRID_WEBHOOK", ""):
-        _send(url, said)
-    return said
+    send(message)
+    return message
 
 
-def _send(url: str, said: dict[str, Any]) -> None:
-    request = urllib.request.Request(url, json.dumps(said).encode(), {"Content-Type": "application/json"})
+def send(message: Any) -> None:
+    """Send `message` as JSON to the URL in ``SMARTGRID_WEBHOOK``, if there is one; a failure is logged."""
+    if not (url := os.environ.get("SMARTGRID_WEBHOOK", "").strip()):
+        return
     try:
+        request = urllib.request.Request(url, json.dumps(message).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=_SECONDS):
             pass
     except (OSError, ValueError) as error:  # the URL may hold a secret: it is not named

@@ -22,6 +22,7 @@ LOAD, ANOMALY = "LoadForecastingModel", "AnomalyDetectionModel"
 #: Updated when the monitor of a model finds that it should be trained again.
 DRIFT = {model: Asset(f"smartgrid-drift-{model}") for model in (LOAD, ANOMALY)}
 RETRAIN = {LOAD: "smartgrid_retrain_load", ANOMALY: "smartgrid_retrain_anomaly"}
+SHORT = {LOAD: "load", ANOMALY: "anomaly"}
 
 _STEP = """\
 exec "${SMARTGRID_PYTHON:?set it to the python of the environment of the project}" \
@@ -91,7 +92,7 @@ def alert_failure(context: Context) -> None:
         "step_failed",
         where=f"{task.dag_id}, task {task.task_id}",
         severity="critical",
-        summary=f"{task.task_id} failed in try {task.try_number}: {_first_line(context.get('exception'))}",
+        text=f"{task.task_id} failed in try {task.try_number}: {_first_line(context.get('exception'))}",
         command=f"airflow tasks states-for-dag-run {task.dag_id} '{task.run_id}'",
     )
 
@@ -107,7 +108,7 @@ def alert_stop(where: str, result: dict[str, str]) -> None:
         "retraining_stopped",
         where=where,
         severity="warning",
-        summary=f"{model} version {version} goes no further: {result['step']} says {result['verdict']}; "
+        text=f"{model} version {version} goes no further: {result['step']} says {result['verdict']}; "
         "the version in Production stays",
         command=f"mlflow run . -e audit -P model={model}",
         run_id=run_id,
