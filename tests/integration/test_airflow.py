@@ -40,14 +40,15 @@ _SECONDS = 900
 # ------------------------------------------------------------------------------------------- data, registry, webhook
 
 
-def _readings(noise: float) -> pd.DataFrame:
+def _readings(noise: float, doubled_days: int = 0) -> pd.DataFrame:
     """Return 40 days of hourly readings of two sensors: a daily course, and noise that no model foresees.
 
     With noise the mean of many days errs less than one day: any sensible model beats the seasonal naive. Without noise
-    the naive does not err at all, and nothing can be better.
+    the naive does not err at all, and nothing can be better. The last `doubled_days` are twice as high.
     """
     rng, hour = np.random.default_rng(0), np.arange(40 * 24)
     times = pd.Timestamp("2026-01-05", tz="UTC") + pd.to_timedelta(hour, unit="h")
+    level = np.where(hour >= len(hour) - 24 * doubled_days, 2, 1)
     course = 10 + np.round(3 * np.sin(hour / 24 * 2 * np.pi), 3)
     frames = [
         pd.DataFrame(
@@ -55,7 +56,7 @@ def _readings(noise: float) -> pd.DataFrame:
                 "sensor_id": f"feeder-{size}",
                 "sensor_type": "power",
                 "timestamp": times.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "value": size * (course + noise * rng.normal(0, 1, len(hour))),
+                "value": size * level * (course + noise * rng.normal(0, 1, len(hour))),
             }
         )
         for size in (1, 5)
@@ -131,6 +132,7 @@ def world(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     shutil.copy(_migrated_store, folder / "mlflow.db")
     _readings(1.5).to_csv(folder / "noisy.csv", index=False)
     _readings(0).to_csv(folder / "periodic.csv", index=False)
+    _readings(1.5, doubled_days=16).to_csv(folder / "doubled.csv", index=False)
     listener = _Listener()
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     settings = {
@@ -208,8 +210,9 @@ class _Airflow:
             ).fetchall()
         return state, {task: (how, tries) for task, how, tries in tasks}, done.stdout
 
-    def asked(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self._database)) as database:
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what the database answers; changes are kept."""
+        with closing(sqlite3.connect(self._database)) as database, database:
             return database.execute(query).fetchall()
 
 
@@ -231,10 +234,12 @@ def airflow(world: _World) -> _Airflow:
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(_DAGS),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "false",
         },
     )
-    done = found.run("airflow", "db", "migrate")
-    assert done.returncode == 0, done.stdout[-4000:]
+    for command in (("db", "migrate"), ("dags", "reserialize")):
+        done = found.run("airflow", *command)
+        assert done.returncode == 0, done.stdout[-4000:]
     return found
 
 
@@ -339,6 +344,34 @@ def test_a_failing_step_is_tried_again_then_fails_the_run_and_tells_a_person(air
     (alert,) = world.listener.alerts()
     assert alert["alert"] == "step_failed" and alert["severity"] == "critical"
     assert alert["where"] == "smartgrid_nightly, task batch_forecast" and "try 2" in alert["text"]
+
+
+def test_a_night_forecasts_detects_and_monitors_and_drift_starts_a_retraining(
+    airflow: _Airflow, world: _World
+) -> None:
+    state, tasks, said = airflow.test(
+        "smartgrid_nightly",
+        SMARTGRID_PARAMS_BATCH_FORECAST="since=2026-01-31 until=2026-02-13 now=2026-02-13",
+        SMARTGRID_PARAMS_BATCH_DETECT="now=2026-02-13",
+        SMARTGRID_PARAMS_MONITOR=f"now=2026-02-14T00:00:00Z data={world.folder / 'doubled.csv'}",
+    )
+    assert state == "success", said[-8000:]
+    assert {name for name, (how, _) in tasks.items() if how != "success"} <= {"announce_drift_anomaly"}
+    for kind in ("load", "anomaly"):
+        assert list((world.folder / "predictions" / kind).glob("day=*/*.parquet"))
+    told = world.listener.alerts()
+    assert "accuracy" in {alert["alert"] for alert in told} and all(alert["command"] for alert in told)
+    asset = f"smartgrid-drift-{LOAD_MODEL}"
+    events = airflow.ask(
+        "SELECT event.source_task_id, event.extra FROM asset_event event JOIN asset ON asset.id = event.asset_id "
+        f"WHERE asset.name = '{asset}'"
+    )
+    assert [task for task, _ in events] == ["announce_drift_load"] and "accuracy" in json.loads(events[0][1])["alerts"]
+
+    airflow.ask("UPDATE slot_pool SET slots = 0")  # runs are made, and wait for a free worker
+    airflow.run("airflow", "scheduler", "--num-runs", "5")
+    made = airflow.ask("SELECT dag_id FROM dag_run WHERE run_type = 'asset_triggered'")
+    assert made == [("smartgrid_retrain_load",)]
 
 
 # ------------------------------------------------------------------------------------------- cron and systemd
