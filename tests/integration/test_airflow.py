@@ -346,9 +346,7 @@ def test_a_failing_step_is_tried_again_then_fails_the_run_and_tells_a_person(air
     assert alert["where"] == "smartgrid_nightly, task batch_forecast" and "try 2" in alert["text"]
 
 
-def test_a_night_forecasts_detects_and_monitors_and_drift_starts_a_retraining(
-    airflow: _Airflow, world: _World
-) -> None:
+def test_a_night_forecasts_detects_and_monitors_and_drift_starts_a_retraining(airflow: _Airflow, world: _World) -> None:
     state, tasks, said = airflow.test(
         "smartgrid_nightly",
         SMARTGRID_PARAMS_BATCH_FORECAST="since=2026-01-31 until=2026-02-13 now=2026-02-13",
