@@ -375,10 +375,6 @@ def test_a_night_forecasts_detects_and_monitors_and_drift_starts_a_retraining(ai
 # ------------------------------------------------------------------------------------------- cron and systemd
 
 
-def _left_out(world: _World, *names: str) -> str:
-    return ",".join([*names, world.settings.get("SMARTGRID_LEAVE_OUT", "")])
-
-
 def _chain(world: _World, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(_CHAIN), *arguments],
@@ -391,15 +387,17 @@ def _chain(world: _World, *arguments: str, **settings: str) -> subprocess.Comple
     )
 
 
-def test_cron_a_night_ends_a_canary_period_and_forecasts(world: _World) -> None:
-    (held,) = [version for version, stage in world.versions().items() if stage == "Production"]
+def test_cron_a_night_ends_a_canary_period_and_scores_with_the_new_version(world: _World) -> None:
     with world.entered():
-        registry.promote(LOAD_MODEL, version="1", stage="Staging", reason="retrained")
-    done = _chain(world, "nightly", SMARTGRID_LEAVE_OUT=_left_out(world, "batch_detect"))
+        registry.promote(ANOMALY_MODEL, version="1", stage="Staging", reason="retrained")
+    assert world.versions(ANOMALY_MODEL) == {"1": "Staging"}
+    place = world.folder / "of-cron"
+    done = _chain(world, "nightly", SMARTGRID_LEAVE_OUT="batch_forecast", SMARTGRID_PREDICTIONS=str(place))
     assert done.returncode == 0, done.stdout[-8000:]
-    assert world.versions()["1"] == "Production" and (held == "1" or world.versions()[held] == "Archived")
-    assert list((world.folder / "predictions" / "load").glob("day=*/*.parquet"))
-    assert world.listener.alerts() == []
+    assert world.versions(ANOMALY_MODEL) == {"1": "Production"}
+    assert list(place.glob("anomaly/day=*/*.parquet")) and not (place / "load").exists()
+    assert "nightly: done" in done.stdout
+    assert not {alert["alert"] for alert in world.listener.alerts()} & {"step_failed", "retraining_stopped"}
 
 
 def test_cron_a_failing_step_is_tried_again_then_the_job_fails_and_tells_a_person(world: _World) -> None:
