@@ -195,7 +195,8 @@ data = option(
     help="demo (simulated); a CSV or Parquet file, a glob or a folder, s3://bucket/folder/*.parquet; "
     "postgresql://user@host/database?table=sensor_data&since=…&until=…&sensor_type=….",
 )
-timezone = option("--timezone", type=_Timezone(), default="UTC", help="Local time of the calendar features.")
+ZONE = _Timezone()
+timezone = option("--timezone", type=ZONE, default="UTC", help="Local time of the calendar features.")
 country = option("--country", type=_Country(), default=None, help="Country of the public holidays; empty for none.")
 random_state = option(
     "--random-state", type=click.IntRange(0, 2**32 - 1), default=42, help="Seed of everything random."

@@ -9,17 +9,32 @@ import click
 from smartgrid_pyfunc.lifecycle.errors import PromotionRefused
 
 if TYPE_CHECKING:
+    from smartgrid_pyfunc.lifecycle.promotion import Compare
     from smartgrid_pyfunc.lifecycle.registry import Promotion
 
 
 def promote_and_tell(
-    model: str, version: str | None, stage: str = "Production", force: bool = False, *, reason: str = "", now: str = ""
+    model: str,
+    version: str | None,
+    stage: str = "Production",
+    force: bool = False,
+    *,
+    reason: str = "",
+    now: str = "",
+    compare: Compare | None = None,
 ) -> None:
-    """Promote, tag the launcher's run with the verdict and print what changed."""
+    """Promote, tag the launcher's run with the verdict and print what changed.
+
+    Without `compare` a version that is to replace one in Production is compared with it by the default limits.
+    """
+    from smartgrid_pyfunc.comparison import against_champion
     from smartgrid_pyfunc.lifecycle import registry, runs
 
+    held = compare or against_champion(model)
     try:
-        promotion = registry.promote(model, version=version, stage=stage, force=force, reason=reason, now=now)
+        promotion = registry.promote(
+            model, version=version, stage=stage, force=force, reason=reason, now=now, compare=held
+        )
     except PromotionRefused:
         # `mlflow run` turns every exit code but 0 into 1: its run tells a refusal from a failure.
         runs.tag_launcher({"smartgrid.verdict": "refused"})

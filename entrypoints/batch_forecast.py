@@ -6,14 +6,14 @@ import _command as cli
 import click
 from _predictions import now, tell, to
 
-from smartgrid_pyfunc.schema import LOAD_MODEL
+from smartgrid_pyfunc.schema import LOAD_MODEL, MAX_HORIZON
 
 
 @cli.command()
 @cli.data
 @cli.option("--model", default=f"models:/{LOAD_MODEL}/Production", help="Model URI of the version that forecasts.")
 @to
-@cli.hours_ahead
+@cli.option("--hours-ahead", type=click.IntRange(1, MAX_HORIZON), default=24, help="Hours that are forecast [h].")
 @cli.option(
     "--level",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

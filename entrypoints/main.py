@@ -33,6 +33,7 @@ def main(
 
     Ends by printing what was promoted, the metrics beside the baselines, and the commands to serve and to call.
     """
+    from smartgrid_pyfunc.comparison import against_champion
     from smartgrid_pyfunc.training import pipeline
     from smartgrid_pyfunc.training.anomaly_detection import train_anomaly_model
     from smartgrid_pyfunc.training.load_forecasting import train_load_model
@@ -42,7 +43,7 @@ def main(
     pipeline.require_writable(Path(output))
     load = train_load_model(data, hours_ahead=hours_ahead, test_days=test_days, country=country, **common)
     anomalies = train_anomaly_model(data, contamination=contamination, **common)
-    promotions = [pipeline.promote_if_better(outcome) for outcome in (load, anomalies)]
+    promotions = [pipeline.promote_if_better(done, against_champion(done.model)) for done in (load, anomalies)]
     written = [
         *pipeline.write_forecast(load, data, hours_ahead, Path(output)),
         *pipeline.write_flagged(anomalies, data, Path(output)),

@@ -325,6 +325,72 @@ def score_histogram(scores: ArrayLike, threshold: float, labels: ArrayLike | Non
     return _finished(figure, [panel])
 
 
+# --- Versions beside each other ---------------------------------------------------------------------------------------
+
+
+def daily_difference(daily: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """Draw the mean difference of each version's daily loss to the reference's, with bounds that hold on all days.
+
+    Parameters
+    ----------
+    daily : DataFrame
+        Indexed by day (UTC): a loss by name, and ``low NAME``, ``high NAME`` for all but the reference.
+    names : sequence of str
+        The reference first.
+    """
+    others = [name for name in names[1:] if f"low {name}" in daily]
+    figure, panels = _panels(len(others), f"Mean difference of the daily error to {names[0]}")
+    for panel, name in zip(panels, others, strict=False):
+        mean = (daily[name] - daily[names[0]]).expanding().mean()
+        low, high = (daily[f"{side} {name}"].replace([-np.inf, np.inf], np.nan) for side in ("low", "high"))
+        panel.fill_between(daily.index, low, high, color=_BLUE, alpha=0.15, linewidth=0, label="bounds for daily looks")
+        panel.plot(daily.index, mean, color=_BLUE, linewidth=1.8, label="mean so far")
+        panel.axhline(0, color=_GREY, linewidth=0.8)
+        _finish_time_panel(panel, name, "below 0: better")
+    return _finished(figure, panels)
+
+
+def ratio_lines(table: pd.DataFrame, by: str) -> Figure:
+    """Draw each version's error over the reference's along `by` (``horizon`` or ``hour_of_day``), with its interval.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `by`, ``version``, ``ratio``, ``low``, ``high``; the first version is the reference.
+    """
+    require_columns(table.columns, [by, "version", "ratio", "low", "high"])
+    versions = list(dict.fromkeys(table["version"]))
+    figure, (panel,) = _panels(1, f"Error over that of {versions[0]}, by {_words(by)}")
+    for version, colour in zip(versions[1:], (_BLUE, _ORANGE, _GREEN, _RED), strict=False):
+        rows = table[table["version"] == version].sort_values(by)
+        panel.fill_between(rows[by], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+        panel.plot(rows[by], rows["ratio"], color=colour, linewidth=1.8, label=version)
+    panel.axhline(1, color=_GREY, linewidth=0.8)
+    panel.set_xlabel(f"{_words(by)} [h]")
+    panel.set_ylabel("ratio, below 1: better")
+    return _finished(figure, [panel])
+
+
+def ratio_intervals(table: pd.DataFrame, by: str) -> Figure:
+    """Draw each version's error over the reference's for every value of `by`, as a point with its interval."""
+    require_columns(table.columns, [by, "version", "ratio", "low", "high"])
+    versions, parts = list(dict.fromkeys(table["version"])), sorted(table[by].astype(str).unique())
+    others = versions[1:]
+    height = 1.4 + 0.3 * max(1, len(parts)) * max(1, len(others))
+    figure, (panel,) = _panels(1, f"Error over that of {versions[0]}, by {_words(by)}", height=height)
+    for number, (version, colour) in enumerate(zip(others, (_BLUE, _ORANGE, _GREEN, _RED), strict=False)):
+        rows = table[table["version"] == version].set_index(table.loc[table["version"] == version, by].astype(str))
+        rows = rows.reindex(parts)
+        place = np.arange(len(parts)) + 0.6 * (number / max(1, len(others)) - 0.25)
+        panel.hlines(place, rows["low"], rows["high"], color=colour, linewidth=2)
+        panel.plot(rows["ratio"], place, "o", color=colour, markersize=5, label=version)
+    panel.axvline(1, color=_GREY, linewidth=0.8)
+    panel.set_yticks(range(len(parts)), parts)
+    panel.invert_yaxis()
+    panel.set_xlabel("ratio, below 1: better")
+    return _finished(figure, [panel])
+
+
 # --- Common parts -----------------------------------------------------------------------------------------------------
 
 

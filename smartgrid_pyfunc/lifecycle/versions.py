@@ -210,3 +210,11 @@ def aliases_on(model: str, version: str) -> set[str]:
     """Return those of our aliases that point to `version`; aliases of the user's own are left alone."""
     held = mlflow.MlflowClient().get_registered_model(model).aliases
     return {alias for alias in ALIASES.values() if str(held.get(alias, "")) == version}
+
+
+def answer_columns(named: Named) -> list[str]:
+    """Return the columns that a version says it answers with; none if its signature does not say."""
+    with bounded_wait(), plain_errors(f"look at {named.uri}"):
+        signature = mlflow.models.get_model_info(named.uri).signature
+    outputs = signature.outputs if signature is not None else None
+    return [str(name) for name in outputs.input_names()] if outputs is not None and outputs.has_input_names() else []

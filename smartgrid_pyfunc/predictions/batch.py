@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,7 +121,9 @@ class Job:
 
 
 @contextmanager
-def open_job(kind: Kind, model: str, to: str, now: str, settings: Mapping[str, Any]) -> Iterator[tuple[Job, Written]]:
+def open_job(
+    kind: Kind, model: str, answer: Sequence[str], to: str, now: str, settings: Mapping[str, Any]
+) -> Iterator[tuple[Job, Written]]:
     """Open the run of a batch and all that it needs; log its params and, when the block has ended well, its metrics.
 
     Parameters
@@ -129,6 +131,8 @@ def open_job(kind: Kind, model: str, to: str, now: str, settings: Mapping[str, A
     kind : Kind
     model : str
         Model URI; a stage or alias is looked up once.
+    answer : sequence of str
+        Columns that the version must answer with.
     to : str
         Place of the predictions.
     now : str
@@ -145,12 +149,15 @@ def open_job(kind: Kind, model: str, to: str, now: str, settings: Mapping[str, A
     Raises
     ------
     InputError
-        For a bad place or time, before a run is opened.
+        For a bad place or time and another kind of model, before a run is opened.
     LifecycleError
         If there is no such version, before a run is opened too, or it does not load.
     """
     made_at = parse_time(now, "now") or pd.Timestamp.now("UTC")
     store, named = open_store(to, kind), versions.find(model)
+    said = versions.answer_columns(named)
+    if said:
+        require_answer(said, answer)
     store.prepare()
     tags = {
         "smartgrid.model": named.name,
@@ -170,6 +177,17 @@ def open_job(kind: Kind, model: str, to: str, now: str, settings: Mapping[str, A
             yield job, written
         written.metrics.update(job.counts, seconds=time.monotonic() - began)
         runs.log_results(metrics=written.metrics)
+
+
+def require_answer(found: Iterable[str], needed: Sequence[str]) -> None:
+    """Raise `InputError` unless the columns `found` in an answer are all that are `needed`."""
+    missing = [name for name in needed if name not in set(found)]
+    if missing:
+        raise InputError(
+            f"the version must answer with the columns {', '.join(needed)}",
+            found=f"none named {missing[0]}",
+            remedy="name a version of the right model",
+        )
 
 
 def log_report(report: InputReport, frame: pd.DataFrame, data: str) -> None:

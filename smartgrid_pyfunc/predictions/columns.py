@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -123,10 +122,8 @@ def _array(column: pd.Series[Any], name: str, what: str) -> pa.Array:
         return pa.array(schema.parse_timestamps(column, name), type=pa.timestamp("us")).cast(_ARROW[TIME])
     if what == NUMBER:
         return pa.array(schema.parse_numbers(column, name), from_pandas=True)
-    values = column.to_numpy(dtype=object)
-    if what == TEXT:
-        values = np.array([None if schema.is_missing(value) else value for value in values], dtype=object)
     try:
-        return pa.array(values, type=_ARROW[what], from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        found = pa.array(column, type=_ARROW[what], from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{name} must hold values of one type", found=str(error).splitlines()[0]) from None
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found

@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smartgrid_pyfunc import schema
-from smartgrid_pyfunc.predictions.batch import Job, Written, each_answer, log_report, open_job
+from smartgrid_pyfunc.predictions.batch import Job, Written, each_answer, log_report, open_job, require_answer
 from smartgrid_pyfunc.predictions.columns import FLAGS
 from smartgrid_pyfunc.predictions.table import parse_time
-from smartgrid_pyfunc.schema import InputError, require_columns
+from smartgrid_pyfunc.schema import InputError
 from smartgrid_pyfunc.sources import load_readings
 
 #: Readings of so many days before are sent along. A score looks back a week, to readings that look back a week each;
@@ -56,7 +56,8 @@ def batch_detect(data: str, *, model: str, to: str, since: str = "", until: str 
         If the version cannot be loaded or fails.
     """
     first, last = parse_time(since, "since"), parse_time(until, "until")
-    with open_job(FLAGS, model, to, now, {"data": data, "since": since, "until": until}) as (job, written):
+    settings = {"data": data, "since": since, "until": until}
+    with open_job(FLAGS, model, _ANSWER, to, now, settings) as (job, written):
         source = load_readings(data, hourly_as="power", on_progress=_LOG.info)
         log_report(source.report, source.frame, data)
         work = _Flags(job, source.frame)
@@ -112,8 +113,10 @@ class _Flags:
             since += step
         if not found:
             raise InputError(
-                "since and until must leave at least one reading",
-                found=f"readings from {self.time.min()} to {self.time.max()}",
+                "since and until must leave at least one reading of the data",
+                found=" to ".join(
+                    f"{pd.Timestamp(time):%Y-%m-%d %H:%M}" for time in (self.time.min(), self.time.max())
+                ),
             )
         return found
 
@@ -189,13 +192,7 @@ class _Stretch:
 
 def _checked(answer: pd.DataFrame, rows: int) -> pd.DataFrame:
     """Return the part of a version's answer that the table takes, with numbers for nulls."""
-    try:
-        require_columns(answer.columns, _ANSWER)
-    except InputError:
-        found = ", ".join(map(str, answer.columns))
-        raise InputError(
-            "the version must answer as an anomaly model does", found=found, remedy="name another model"
-        ) from None
+    require_answer(answer.columns, _ANSWER)
     if len(answer) != rows:
         raise InputError("the version must answer row for row", found=f"{len(answer)} rows for {rows}")
     frame = answer[list(_ANSWER)].copy()

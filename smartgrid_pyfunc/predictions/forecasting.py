@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from smartgrid_pyfunc import schema
-from smartgrid_pyfunc.predictions.batch import Job, Written, each_answer, log_report, open_job
+from smartgrid_pyfunc.lifecycle import runs
+from smartgrid_pyfunc.predictions.batch import Job, Written, each_answer, log_report, open_job, require_answer
 from smartgrid_pyfunc.predictions.columns import FORECASTS
 from smartgrid_pyfunc.predictions.moments import Ask, Known, hours_of, moments
 from smartgrid_pyfunc.predictions.table import parse_time
-from smartgrid_pyfunc.schema import InputError, require_columns
 from smartgrid_pyfunc.sources import load_hourly
 
 _ANSWER = ("sensor_id", "origin", "horizon", "timestamp", "predicted_load", "lower", "upper", "model", "reason")
@@ -78,13 +78,16 @@ def batch_forecast(
         "sensor_type": sensor_type,
     }
     first, last = parse_time(since, "since"), parse_time(until, "until")
-    with open_job(FORECASTS, model, to, now, settings) as (job, written):
+    with open_job(FORECASTS, model, _ANSWER, to, now, settings) as (job, written):
         source = load_hourly(data, sensor_type=sensor_type, with_ahead=True, on_progress=_LOG.info)
         log_report(source.report, source.frame, data)
         known = Known(source.frame, source.ahead)
         del source
+        found = moments(known, first, last, every_hours, parse_time(now, "now"))
+        if known.covariates and found[0] <= known.newest:
+            runs.set_tags({"smartgrid.perfect_foresight": f"{', '.join(known.covariates)} as measured"})
         work = _Forecasts(job, known, hours_ahead, level)
-        for moment in job.steps(moments(known, first, last, every_hours, parse_time(now, "now")), "origins"):
+        for moment in job.steps(found, "origins"):
             work.make(moment)
         work.count()
     return written
@@ -118,6 +121,8 @@ class _Forecasts:
         self.job.counts["sensors"] = len(self.known.sensors)
         self.job.counts["silent_sensors"] = self.silent
         self.job.counts["rows_without_value"] = self.without_value
+        if self.silent:
+            _LOG.warning("%d sensors have had no load for a week and were not forecast", self.silent)
         if self.without_value:
             _LOG.warning("%d forecasts have no value; the column reason says why", self.without_value)
 
@@ -150,13 +155,7 @@ class _Forecasts:
 
 def _rows(answer: pd.DataFrame) -> pd.DataFrame:
     """Return a version's answer with the names and types of the table."""
-    try:
-        require_columns(answer.columns, _ANSWER)
-    except InputError:
-        found = ", ".join(map(str, answer.columns))
-        raise InputError(
-            "the version must answer as a load model does", found=found, remedy="name another model"
-        ) from None
+    require_answer(answer.columns, _ANSWER)
     frame = answer[list(_ANSWER)].rename(columns={"model": "method"})
     for name in ("timestamp", "origin"):
         frame[name] = schema.parse_timestamps(frame[name], name)

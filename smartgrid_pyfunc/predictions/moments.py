@@ -70,6 +70,8 @@ class Known:
     ----------
     sensors : ndarray of str, shape (S,)
         Sorted.
+    covariates : list of str
+        Those that are known of any hour.
     """
 
     def __init__(self, hourly: pd.DataFrame, ahead: pd.DataFrame | None = None) -> None:
@@ -84,7 +86,7 @@ class Known:
         number = np.arange(len(key))
         self._observed = np.maximum.accumulate(np.where(np.isnan(columns["avg_value"]), -1, number))
         self._starts = np.searchsorted(key, _key(np.arange(len(self.sensors)), _EARLIEST))
-        self._foresight = any(name in columns and not np.isnan(columns[name]).all() for name in COVARIATES)
+        self.covariates = [name for name in COVARIATES if name in columns and not np.isnan(columns[name]).all()]
 
     @property
     def first(self) -> int:
@@ -117,7 +119,7 @@ class Known:
 
         They go back as far as the features look, and no further ahead than is asked for.
         """
-        end = np.full(len(ask.sensor), ask.moment + ask.hours_ahead) if self._foresight else ask.origin + 1
+        end = np.full(len(ask.sensor), ask.moment + ask.hours_ahead) if self.covariates else ask.origin + 1
         limits = _key(ask.sensor, np.array([ask.origin + 1 - HISTORY_HOURS, end]))
         begin, stop = np.searchsorted(self._key, limits)
         rows = np.repeat(begin, stop - begin) + _ranks(stop - begin)
@@ -213,7 +215,7 @@ def moments(
     if not found:
         raise InputError(
             "since and until must leave at least one origin within the data",
-            found=f"data from {time_of(known.first):%Y-%m-%dT%H:%MZ} to {time_of(end):%Y-%m-%dT%H:%MZ}",
+            found=f"{time_of(known.first):%Y-%m-%d %H:%M} to {time_of(end):%Y-%m-%d %H:%M}",
             remedy="origins are 00:00 UTC of each day, in steps of every_hours",
         )
     return found

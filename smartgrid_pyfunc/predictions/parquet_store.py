@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import io
 import os
 import time
 import uuid
@@ -23,7 +22,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from smartgrid_pyfunc.predictions.columns import Kind
@@ -98,10 +96,7 @@ class ParquetStore:
             yield str(days[rows[0]]), table.take(pa.array(np.sort(rows)))
 
     def _path(self, day: str, part: pa.Table) -> Path:
-        text = io.BytesIO()
-        pa.csv.write_csv(part.select(list(self.kind.key)), text)
-        name = hashlib.sha256(text.getbuffer()).hexdigest()[:40]
-        return self.folder / f"{_DAY}{day}" / f"{name}.parquet"
+        return self.folder / f"{_DAY}{day}" / f"{_digest(part.select(list(self.kind.key)))}.parquet"
 
     def _write_file(self, day: str, part: pa.Table) -> int:
         path = self._path(day, part)
@@ -166,6 +161,17 @@ def _condition(part: Part) -> pc.Expression | None:
     for one in found:
         condition = one if condition is None else condition & one
     return condition
+
+
+def _digest(keys: pa.Table) -> str:
+    """Return 40 hexadecimal digits of the SHA-256 of all keys."""
+    state = hashlib.sha256()
+    for column in keys.columns:
+        if pa.types.is_timestamp(column.type):
+            state.update(column.cast(pa.int64()).to_numpy().astype("<i8").tobytes())
+        else:
+            state.update("\0".join([*column.to_pylist(), ""]).encode())
+    return state.hexdigest()[:40]
 
 
 def _scalar(time: pd.Timestamp) -> pa.Scalar:

@@ -60,6 +60,7 @@ class PostgresStore:
         query = sql.SQL("SELECT 1 FROM {} AS i WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {}) LIMIT 1")
         with connect(self.address) as con:
             self._send(con, keys)
+            con.execute(sql.SQL("ANALYZE {}").format(_INCOMING))  # else a long table may be read instead of its index
             return con.execute(query.format(_INCOMING, self._table, same)).fetchone() is None
 
     def read(self, part: Part) -> pa.Table:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from smartgrid_pyfunc import plots
 from smartgrid_pyfunc.lifecycle import registry, runs
 from smartgrid_pyfunc.lifecycle.errors import PromotionRefused
+from smartgrid_pyfunc.lifecycle.promotion import Compare
 from smartgrid_pyfunc.schema import InputError
 from smartgrid_pyfunc.sources import load_hourly, load_readings
 from smartgrid_pyfunc.training.outcome import Outcome
@@ -37,10 +38,13 @@ def require_writable(folder: Path) -> None:
         ) from None
 
 
-def promote_if_better(outcome: Outcome) -> str:
-    """Promote the version to Production if the gate lets it, and return a sentence on what happened."""
+def promote_if_better(outcome: Outcome, compare: Compare | None = None) -> str:
+    """Promote the version to Production if the gate lets it, and return a sentence on what happened.
+
+    `compare` holds it against the version that is there, see `lifecycle.promotion.promote`.
+    """
     try:
-        promotion = registry.promote(outcome.model, version=outcome.version)
+        promotion = registry.promote(outcome.model, version=outcome.version, compare=compare)
     except PromotionRefused as refusal:
         return f"Not promoted: {refusal}"
     return f"Promoted: {promotion.model} version {promotion.version} is now in {promotion.stage} ({promotion.alias})."
