@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from smartgrid_pyfunc.evaluation.metrics import Summary, summarise
 from smartgrid_pyfunc.monitoring.checks import EVERYWHERE, Check, Row, check
-from smartgrid_pyfunc.monitoring.grid import Grid
+from smartgrid_pyfunc.monitoring.grid import Floats, Grid, Whole, mean_of
 from smartgrid_pyfunc.monitoring.scored import DailyErrors
 from smartgrid_pyfunc.monitoring.sequential import (
     Path,
@@ -17,6 +17,7 @@ from smartgrid_pyfunc.monitoring.sequential import (
     lasting_steps,
     page_hinkley,
     quantile_for_many,
+    recurring,
     standardise,
 )
 from smartgrid_pyfunc.schema import HOURS_A_DAY
@@ -25,6 +26,7 @@ FIRST_WEEKS = 4
 ERROR_RATIO = 1.5
 BIAS_SUM = 15.0
 PATTERN_SUM = 16.0
+RECURRING = 5.25
 STEP_SCORE = 4.25
 COVERAGE_POINTS = 0.1
 COVERAGE_DAYS = 28
@@ -32,6 +34,7 @@ _HISTORY_DAYS = 182  # of daily errors that are looked at
 _LEAST_COVERAGE_DAYS = 14
 _LEAST_ROWS = 24
 _CLIP_TOGETHER = 6.0  # strange days of single sensors are averaged out already
+_LEAST_SENSORS = 3
 _LEAST_TOGETHER = 42  # days that tell how the mean over sensors varies
 
 
@@ -144,46 +147,69 @@ def sequential_checks(errors: DailyErrors, grid: Grid, days: int) -> list[Check]
     first = max(len(errors.days) - _HISTORY_DAYS, 0)
     z_signed, z_size = (standardise(part, first=first) for part in (signed, size))
     return [
-        _climb("bias", z_signed, BIAS_SUM, errors, grid, days),
-        _climb("pattern_shift", z_size, PATTERN_SUM, errors, grid, days, two_sided=False),
+        _bias(z_signed, errors, grid, days),
+        _pattern(z_size, errors, grid, days),
         _level(z_signed, errors, grid, days),
     ]
 
 
-def _climb(
-    kind: str, z: np.ndarray, base: float, errors: DailyErrors, grid: Grid, days: int, *, two_sided: bool = True
-) -> Check:
-    """Return the largest Page–Hinkley sum of the window, of each sensor and of all of them together."""
-    together = _together(z)
-    names = (*errors.sensor_ids, EVERYWHERE)
-    threshold = for_many(base, len(z))
+def _bias(z: Floats, errors: DailyErrors, grid: Grid, days: int) -> Check:
+    """Return the largest Page–Hinkley sum of signed errors in the window."""
+    limit = for_many(BIAS_SUM, len(z))
+    path = _climb(z, limit, two_sided=True)
+    rows = [_peak(name, path.sums[i], path.began[i], limit, errors, grid, days) for i, name in _named(errors)]
+    ways = np.where(path.up[:, -1], "above", "below")
+    found = [(*row, f"loads {way} what the forecasts expect") for row, way in zip(rows, ways, strict=True) if row]
+    return check("bias", found)
+
+
+def _pattern(z: Floats, errors: DailyErrors, grid: Grid, days: int) -> Check:
+    """Return the largest growth of errors in the window: of all days, or of one weekday again and again."""
+    limits = for_many(PATTERN_SUM, len(z)), quantile_for_many(RECURRING, len(z))
+    path = _climb(z, limits[0], two_sided=False)
+    again, first = recurring(np.vstack([z, _together(z)]))
+    found = []
+    for i, name in _named(errors):
+        steady = _peak(name, path.sums[i] / limits[0], path.began[i], 1.0, errors, grid, days)
+        weekly = _peak(name, again[i] / limits[1], first[i], 1.0, errors, grid, days)
+        if weekly and (not steady or weekly[1] > steady[1]):
+            found.append((*weekly, "errors have grown on one weekday again and again"))
+        elif steady:
+            found.append((*steady, "errors have grown"))
+    return check("pattern_shift", found)
+
+
+def _named(errors: DailyErrors) -> list[tuple[int, str]]:
+    return list(enumerate((*errors.sensor_ids, EVERYWHERE)))
+
+
+def _climb(z: Floats, threshold: float, *, two_sided: bool) -> Path:
+    """Return the Page–Hinkley sums of each sensor and, below them, of all together."""
     each = page_hinkley(z, threshold, two_sided=two_sided)
-    all_of_them = page_hinkley(together, threshold, two_sided=two_sided, clip=_CLIP_TOGETHER)
-    path = Path(*(np.vstack(pair) for pair in zip(astuple(each), astuple(all_of_them), strict=True)))
-    rows = [_peak(path, i, name, threshold, errors, grid, days) for i, name in enumerate(names)]
-    return check(kind, [row for row in rows if row is not None])
+    together = page_hinkley(_together(z), threshold, two_sided=two_sided, clip=_CLIP_TOGETHER)
+    pairs = [(getattr(each, name), getattr(together, name)) for name in ("sums", "began", "up")]
+    return Path(*(np.vstack(pair) for pair in pairs))
 
 
-def _together(z: np.ndarray) -> np.ndarray:
-    """Return the mean over sensors of each day in its own usual deviations: what many sensors do at once."""
-    known = ~np.isnan(z)
-    count = known.sum(axis=0)
-    mean = np.where(count >= 3, np.where(known, z, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+def _together(z: Floats) -> Floats:
+    """Return the mean over sensors of each day in its own usual deviations: what many sensors do at once, (1, D)."""
+    count = (~np.isnan(z)).sum(axis=0)
+    mean = np.where(count >= _LEAST_SENSORS, mean_of(z.T), np.nan)
     return standardise(mean[None, :], least=_LEAST_TOGETHER)
 
 
-def _peak(path: Path, i: int, name: str, threshold: float, errors: DailyErrors, grid: Grid, days: int) -> Row | None:
-    sums = path.sums[i, -days:]
-    if np.isnan(sums).all():
+def _peak(
+    name: str, values: Floats, began: Whole, threshold: float, errors: DailyErrors, grid: Grid, days: int
+) -> Row | None:
+    """Return sensor, value, threshold and since of the largest value of the last days."""
+    recent = values[-days:]
+    if np.isnan(recent).all():
         return None
-    at = len(path.sums[i]) - len(sums) + int(np.nanargmax(sums))
-    since = grid.day_start(int(errors.days[path.began[i, at]]))
-    way = "above" if path.up[i, at] else "below"
-    detail = f"days {way} what the weeks before lead to expect"
-    return name, float(path.sums[i, at]), threshold, since, detail
+    at = len(values) - len(recent) + int(np.nanargmax(recent))
+    return name, float(values[at]), threshold, grid.day_start(int(errors.days[began[at]]))
 
 
-def _level(z: np.ndarray, errors: DailyErrors, grid: Grid, days: int) -> Check:
+def _level(z: Floats, errors: DailyErrors, grid: Grid, days: int) -> Check:
     level = np.where(grid.special, np.nan, grid.daily)
     surprise = np.full(level.shape, np.nan)
     surprise[:, np.searchsorted(grid.days, errors.days)] = z

@@ -52,7 +52,7 @@ KINDS: Mapping[str, Kind] = {
     "bias": Kind("warning", "drift", "Page-Hinkley sum of signed daily errors", _CLOSER),
     "coverage": Kind("warning", "drift", "points of coverage away from the level", _CLOSER),
     "level_shift": Kind("critical", "drift", "lasting step of the level [spreads]", _CLOSER),
-    "pattern_shift": Kind("warning", "drift", "Page-Hinkley sum of daily error sizes", _CLOSER),
+    "pattern_shift": Kind("warning", "drift", "growth of the daily errors over its limit", _CLOSER),
     "input_drift": Kind("warning", "drift", "move since the same season [of what is usual]", _CLOSER),
     "unit_change": Kind("critical", "fault", "factor to the usual load [decades]", _CLOSER),
     "time_shift": Kind("critical", "fault", "gain of similarity when the clock is moved", _CLOSER),

@@ -76,7 +76,7 @@ def _missing(grid: Grid, days: int) -> Check:
 
 
 def _vanished(grid: Grid, days: int) -> Check:
-    """Check for sensors without a value for a day although others have some, and for longer than their gaps used to be."""
+    """Check for sensors that are silent while others are not: a day, and half as long again as their gaps were."""
     past, _, _ = _split(grid, days)
     _, last = _first_and_last(grid.load)
     rows = []

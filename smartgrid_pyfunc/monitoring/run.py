@@ -184,7 +184,7 @@ def _examined(settings: Settings, watched: Watched, now: pd.Timestamp, source: H
         )  # fmt: skip
     since = end - pd.Timedelta(days=_PAST_DAYS)
     rows = read_forecasts(settings.predictions, since=since, until=end, model=named.name)
-    own, earlier = _of_version(rows[rows["made_at"] <= now], named.version)
+    own, earlier = _of_version(rows, named.version)
     reference = watched.reference if watched.reference.source != "none" else None
     return examine(
         join(own, grid), grid, days=settings.days, now=now, timezone=settings.timezone, reference=reference,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from smartgrid_pyfunc.monitoring.grid import Floats, Grid, Whole, at, hours_of, lagged, mean_by
+from smartgrid_pyfunc.monitoring.grid import Floats, Grid, Whole, at, hours_of, lagged, mean_by, mean_of
 from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK, require_columns
 
 FORECAST_COLUMNS = ("sensor_id", "origin", "timestamp", "horizon", "predicted_load", "lower", "upper")
 _TINY = 1e-9
+_CONTROL = 0.5  # of the naive's error that is taken out of the size of a day's error
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class DailyErrors:
     signed : ndarray, shape (S, D)
         Mean of actual − predicted, in half widths of the interval (in mean absolute errors without one).
     size : ndarray, shape (S, D)
-        Logarithm of the mean absolute error, in the same unit.
+        Logarithm of the mean absolute error, in the same unit, less half that of the weekly naive forecast: what makes
+        a day hard for everybody counts less.
     """
 
     sensor_ids: tuple[str, ...]
@@ -63,13 +65,13 @@ def join(forecasts: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     """
     require_columns(forecasts.columns, FORECAST_COLUMNS)
     rows = forecasts.rename(columns={"predicted_load": "predicted"})
-    column: Whole = hours_of(rows["timestamp"]) - grid.first
-    inside = (column >= 0) & (column < grid.hours)
+    every = hours_of(rows["timestamp"]) - grid.first
+    inside = (every >= 0) & (every < grid.hours)
     rows = rows[inside].reset_index(drop=True)
-    column = np.asarray(column[inside], dtype=np.int64)
+    column: Whole = np.asarray(every[inside], dtype=np.int64)
     number = {name: i for i, name in enumerate(grid.sensor_ids)}
-    sensor = rows["sensor_id"].map(number).fillna(-1).to_numpy(dtype=np.int64)
-    horizon = rows["horizon"].to_numpy(dtype=np.int64)
+    sensor: Whole = np.asarray(rows["sensor_id"].map(number).fillna(-1), dtype=np.int64)
+    horizon: Whole = np.asarray(rows["horizon"], dtype=np.int64)
     kept = [name for name in ("level", "version", "variant", "reason") if name in rows]
     found = rows[["sensor_id", "origin", "horizon", "timestamp", "predicted", "lower", "upper", *kept]].copy()
     found[["predicted", "lower", "upper"]] = found[["predicted", "lower", "upper"]].astype(float)
@@ -95,24 +97,25 @@ def daily_errors(scored: pd.DataFrame, grid: Grid) -> DailyErrors:
     if rows.empty:
         nothing = np.full((len(grid.sensor_ids), 0), np.nan)
         return DailyErrors(grid.sensor_ids, np.empty(0, dtype=np.int64), nothing, nothing)
-    error, width = np.full(grid.load.shape, np.nan), np.full(grid.load.shape, np.nan)
-    place = rows["sensor"].to_numpy(), rows["column"].to_numpy()
-    error[place] = (rows["actual"] - rows["predicted"]).to_numpy()
-    width[place] = ((rows["upper"] - rows["lower"]) / 2).to_numpy()
-    first = int(grid.day[place[1].min()])
-    kept = np.flatnonzero(grid.day >= first)
-    group, count = grid.day[kept] - first, int(grid.day[-1]) - first + 1
-    error, width = error[:, kept], width[:, kept]
-    unit = _unit(error, mean_by(width, group, count))
-    size = mean_by(np.abs(error), group, count) / unit
-    signed = mean_by(error, group, count) / unit
-    days = np.arange(first, first + count)
-    return DailyErrors(grid.sensor_ids, days, signed, np.log(np.maximum(size, _TINY)))
+    first = int(grid.day[rows["column"].min()])
+    start = int(np.searchsorted(grid.day, first))
+    days = np.arange(first, int(grid.day[-1]) + 1)
+
+    def daily(values: pd.Series[float]) -> Floats:
+        matrix = np.full((len(grid.sensor_ids), grid.hours - start), np.nan)
+        matrix[rows["sensor"].to_numpy(), rows["column"].to_numpy() - start] = values.to_numpy(dtype=np.float64)
+        return mean_by(matrix, grid.day[start:] - first, len(days))
+
+    error = rows["actual"] - rows["predicted"]
+    absolute = daily(error.abs())
+    unit = _unit(absolute, daily((rows["upper"] - rows["lower"]) / 2))
+    naive = daily((rows["actual"] - rows["naive_168"]).abs())
+    size = np.log(np.maximum(absolute / unit, _TINY)) - _CONTROL * np.log(np.maximum(naive / unit, _TINY))
+    return DailyErrors(grid.sensor_ids, days, daily(error) / unit, size)
 
 
-def _unit(error: Floats, width: Floats) -> Floats:
+def _unit(absolute: Floats, width: Floats) -> Floats:
     """Return the unit of each sensor and day: the mean half width, or the sensor's mean absolute error without one."""
-    known = ~np.isnan(error)
-    usual = np.where(known, np.abs(error), 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    usual = np.where(usual > 0, usual, 1.0)[:, None]
+    usual = mean_of(absolute)[:, None]
+    usual = np.where(usual > 0, usual, 1.0)
     return np.asarray(np.where(width > 0, width, usual))

@@ -19,6 +19,7 @@ _CAP = 1.5  # of the threshold: how far the sum climbs beyond it, and so how lon
 _USUAL_SENSORS = 12
 _WEEKDAY_PRIOR = 8.0  # weeks that the overall mean counts for against that of a weekday
 _TINY = 1e-12
+_RECURRING_CLIP, _RECURRING_LEAST = 6.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,29 @@ def quantile_for_many(threshold: float, sensors: int) -> float:
     """Return a threshold in standard deviations for more sensors, at the same rate of alarms (normal tails)."""
     many = max(sensors, _USUAL_SENSORS)
     return threshold * math.sqrt(math.log(365 * many) / math.log(365 * _USUAL_SENSORS))
+
+
+def recurring(z: Floats) -> tuple[Floats, Whole]:
+    """Return how surely the same weekday has become worse, shape (S, D), and the index of its first bad day.
+
+    The sum of the last two or three values of the same weekday over the square root of their number, each within 6 and
+    none below 2: for independent standard normal values a standard normal one, kept only where all are large.
+    """
+    best, first = np.full(z.shape, np.nan), np.zeros(z.shape, dtype=np.int64)
+    bounded = np.minimum(z, _RECURRING_CLIP)
+    day = np.arange(z.shape[1])
+    for times in (2, 3):
+        same = np.stack([_earlier(bounded, 7 * back) for back in range(times)])
+        score = np.where((same >= _RECURRING_LEAST).all(axis=0), same.sum(axis=0) / math.sqrt(times), 0.0)
+        score = np.where(np.isnan(z), np.nan, score)
+        better = np.isnan(best) | (score > best)
+        best, first = np.where(better, score, best), np.where(better, day - 7 * (times - 1), first)
+    return best, np.maximum(first, 0)
+
+
+def _earlier(values: Floats, days: int) -> Floats:
+    padding = np.full((len(values), min(days, values.shape[1])), np.nan)
+    return np.concatenate([padding, values[:, : max(values.shape[1] - days, 0)]], axis=1)
 
 
 # ------------------------------------------------------------------------------------------------- lasting steps
