@@ -105,6 +105,9 @@ _TRAINING = {_LOAD: "load_forecasting", _ANOMALY: "anomaly_detection"}
 def main() -> None:
     """Run from the project's folder, so that relative places mean what they mean for `mlflow run .`."""
     os.chdir(_PROJECT)
+    # Airflow's tasks have a socket as stdin. The bash of `mlflow run` would take that for a remote login and read
+    # ~/.bashrc, which may well put another python first on the PATH.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 

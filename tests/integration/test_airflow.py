@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -370,6 +371,29 @@ def test_a_night_forecasts_detects_and_monitors_and_drift_starts_a_retraining(ai
     airflow.run("airflow", "scheduler", "--num-runs", "5")
     made = airflow.ask("SELECT dag_id FROM dag_run WHERE run_type = 'asset_triggered'")
     assert made == [("smartgrid_retrain_load",)]
+
+
+def test_a_step_uses_the_project_s_python_whatever_the_login_shell_of_the_worker_prefers(
+    world: _World, tmp_path: Path
+) -> None:
+    (tmp_path / ".bashrc").write_text('PATH="$HOME/elsewhere:$PATH"\n')
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "python").write_text("#!/bin/sh\necho the wrong python\nexit 1\n")
+    (tmp_path / "elsewhere" / "python").chmod(0o755)
+    near, far = socket.socketpair()  # what a supervised task of Airflow has as stdin
+    with near, far:
+        done = subprocess.run(
+            [sys.executable, str(_ROOT / "deploy" / "airflow" / "step.py"), "to_staging", "--version", "99"],
+            env=world.settings | {"HOME": str(tmp_path)},
+            stdin=near,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_SECONDS,
+            check=False,
+        )
+    assert done.returncode == 1 and json.loads(done.stdout.splitlines()[-1])["verdict"] == ""
+    assert "99" in done.stdout and "Error: " in done.stdout and "the wrong python" not in done.stdout, done.stdout
 
 
 # ------------------------------------------------------------------------------------------- cron and systemd
