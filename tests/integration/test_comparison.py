@@ -81,7 +81,9 @@ def data(tmp_path: Path) -> str:
     return str(path)
 
 
-def version(folder: Path, name: str, factor: str, learnt: str, data: str, extra: str = "") -> str:
+def version(
+    folder: Path, name: str, factor: str, learnt: str, data: str, extra: str = "", model: str = LOAD_MODEL
+) -> str:
     """Register a version whose bundled code forecasts `factor` × yesterday, and that has learnt until `learnt`."""
     package = folder / name / "smartgrid_pyfunc"
     package.mkdir(parents=True)
@@ -98,13 +100,14 @@ def version(folder: Path, name: str, factor: str, learnt: str, data: str, extra:
         ParamSchema([ParamSpec("hours_ahead", "long", 24), ParamSpec("level", "double", 0.9)]),
     )
     with runs.tracked_run("smartgrid-load-forecasting", run_name=name) as run:
-        runs.log_results({"data": data, "timezone": "UTC"}, {"test_mae": 1.0, "naive_mae": 2.0})
+        detector = {"test_average_precision": 0.6, "baseline_average_precision": 0.3}
+        runs.log_results({"data": data, "timezone": "UTC"}, {"test_mae": 1.0, "naive_mae": 2.0} | detector)
         runs.set_tags({evidence.TAG_LEARNT_UNTIL: learnt})
         mlflow.pyfunc.log_model(
             name="model", python_model=str(code), code_paths=[str(package)], pip_requirements=["mlflow"],
             signature=signature, input_example=example,
         )  # fmt: skip
-    return registry.register(run.info.run_id, LOAD_MODEL)
+    return registry.register(run.info.run_id, model)
 
 
 def record_test(number: str, factor: float, seed: int = 1) -> None:
@@ -291,3 +294,22 @@ def test_bad_parameters_are_told_before_anything_is_scored(tracking, tmp_path, d
         compare(LOAD_MODEL, ["1"], data=data, groups=str(groups))
     with pytest.raises(InputError, match="margin must lie between 0 and 1"):
         Limits(margin=2.0)
+
+
+def test_detectors_are_compared_on_the_labels_of_their_tests(tracking, tmp_path, data):
+    rng = np.random.default_rng(0)
+    times = pd.date_range("2026-01-05T00:00Z", periods=10 * 7 * 24, freq="h")
+    parts = [pd.DataFrame({"sensor_id": f"s{n}", "sensor_type": "power", "timestamp": times}) for n in range(3)]
+    test = pd.concat(parts, ignore_index=True)
+    test["is_anomaly"] = rng.random(len(test)) < 0.03
+    for name, strength in (("first", 3.0), ("second", 1.0)):
+        number = version(tmp_path, name, GOOD, LATE, data, model=ANOMALY_MODEL)
+        score = rng.normal(size=len(test)) + strength * test["is_anomaly"]
+        run_id = mlflow.MlflowClient().get_model_version(ANOMALY_MODEL, number).run_id
+        mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
+        with mlflow.start_run(run_id=run_id):
+            evidence.record(ANOMALY_MODEL, test.assign(score=score, flag=score > 2.3))
+    registry.promote(ANOMALY_MODEL, version=1)
+    with pytest.raises(PromotionRefused, match="version 2 is worse than version 1: its 1 − average precision is"):
+        registry.promote(ANOMALY_MODEL, version=2, compare=against_champion(ANOMALY_MODEL))
+    assert compare(ANOMALY_MODEL, ["2", "1"]).verdict == "better"
