@@ -17,6 +17,7 @@ _BEFORE_WEEKS = 8
 _EARLY_OR_LATE = (-3, 0, 3)  # weeks that a season may come before or after last year's
 _BINS, _FLOOR, _QUANTILES = 10, 0.005, 200
 _LEAST_KNOWN = 0.5
+_LEAST_LEFT = 0.1  # of the load, by which a move of all sensors is taken out
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def input_drift(grid: Grid, *, days: int = WINDOW_DAYS) -> Drift:
     table = pd.DataFrame(rows, columns=["psi", "wasserstein", "move", "size"], index=list(grid.sensor_ids))
     common = float(table["move"].median()) if table["move"].notna().any() else 0.0
     table["own_move"] = table["move"] - common
-    shifted = now - (common * table["size"].to_numpy())[:, None]
+    shifted = now / max(1 + common, _LEAST_LEFT)
     seasons = [past] if season is None else [_same_season(grid, hours, shift) for shift in _EARLY_OR_LATE]
     own = [[wasserstein(a, b) for a, b in zip(shifted, each, strict=True)] for each in seasons if each is not None]
     table["own_wasserstein"] = np.min(own, axis=0) / table["size"]

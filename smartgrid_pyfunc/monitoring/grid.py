@@ -85,12 +85,14 @@ class Grid:
 
 
 def mean_by(values: Floats, group: Whole, count: int) -> Floats:
-    """Return the mean of the known `values`, shape (S, T), in each of `count` groups of columns; NaN with under 12."""
+    """Return the mean of the known `values`, shape (S, T), in each of `count` groups of columns; NaN with under 12.
+
+    The groups 0 … count − 1 follow one another, none is empty.
+    """
     known = ~np.isnan(values)
-    total = np.zeros((len(values), count))
-    number = np.zeros((len(values), count))
-    np.add.at(total.T, group, np.where(known, values, 0.0).T)
-    np.add.at(number.T, group, known.T)
+    starts = np.searchsorted(group, np.arange(count))
+    total = np.add.reduceat(np.where(known, values, 0.0), starts, axis=1)
+    number = np.add.reduceat(known.astype(np.int64), starts, axis=1)
     return np.where(number >= _LEAST_HOURS, total / np.maximum(number, 1), np.nan)
 
 

@@ -38,12 +38,13 @@ def metrics_text(
         One a kind of alert.
     figures : Mapping
         ``forecast_mae``, ``forecast_skill``, ``forecast_bias``, ``forecast_coverage``, ``anomaly_rate`` as far as
-        known.
+        known; others are left out.
     ran : Timestamp
         Time of the clock at which the monitor ran, also when a past year is replayed.
     """
     samples = [sample for found in gauges for sample in _of_alert(model, found)]
-    samples += [(f"smartgrid_{name}", {"model": model, "version": version}, value) for name, value in figures.items()]
+    known = {name: value for name, value in figures.items() if f"smartgrid_{name}" in _HELP}
+    samples += [(f"smartgrid_{name}", {"model": model, "version": version}, value) for name, value in known.items()]
     samples.append(("smartgrid_monitor_timestamp_seconds", {"model": model}, ran.timestamp()))
     return _text(sample for sample in samples if math.isfinite(sample[2]))
 

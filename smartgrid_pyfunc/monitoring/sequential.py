@@ -19,6 +19,7 @@ _CAP = 1.5  # of the threshold: how far the sum climbs beyond it, and so how lon
 _USUAL_SENSORS = 12
 _WEEKDAY_PRIOR = 8.0  # weeks that the overall mean counts for against that of a weekday
 _TINY = 1e-12
+_DAYS_AT_ONCE = 28  # of all sensors, in memory
 _RECURRING_CLIP, _RECURRING_LEAST = 6.0, 2.0
 
 
@@ -66,12 +67,14 @@ def standardise(values: Floats, *, memory: int = MEMORY_DAYS, least: int = LEAST
     otherwise raise false alarms (Alwan & Roberts, 1988, *JBES* 6). Days before count for at most 3 robust deviations.
     """
     result = np.full(values.shape, np.nan)
-    for day in range(max(least, first), values.shape[1]):
-        before = values[:, max(0, day - memory) : day]
-        enough = (~np.isnan(before)).sum(axis=1) >= least
-        if enough.any():
-            found = _standardised(values[enough, day], before[enough])
-            result[enough, day] = found
+    padded = np.concatenate([np.full((len(values), memory), np.nan), values], axis=1)
+    before = np.lib.stride_tricks.sliding_window_view(padded, memory, axis=1)  # [:, d] are the days before day d
+    begin = max(least, first)
+    for start in range(begin, values.shape[1], _DAYS_AT_ONCE):
+        part = slice(start, min(start + _DAYS_AT_ONCE, values.shape[1]))
+        chosen = before[:, part]
+        enough = (~np.isnan(chosen)).sum(axis=-1) >= least
+        result[:, part][enough] = _standardised(values[:, part][enough], chosen[enough])
     return result
 
 

@@ -22,23 +22,26 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from smartgrid_pyfunc.lifecycle import registry
+from smartgrid_pyfunc.evaluation.backtest import backtest, midnight_origins
+from smartgrid_pyfunc.evaluation.metrics import summarise
+from smartgrid_pyfunc.features.panel import build_panel, parse_hourly
+from smartgrid_pyfunc.lifecycle import registry, runs
 from smartgrid_pyfunc.lifecycle.errors import LifecycleError
+from smartgrid_pyfunc.lifecycle.packaging import log_model
+from smartgrid_pyfunc.models.anomaly_detection import AnomalyDetectionModel
+from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.monitoring.checks import KINDS
 from smartgrid_pyfunc.monitoring.run import EXPERIMENT, Outcome, Settings, monitor
-from smartgrid_pyfunc.predictions import read_forecasts, write_flags
-from smartgrid_pyfunc.predictions.forecasting import batch_forecast
+from smartgrid_pyfunc.predictions import read_forecasts, write_flags, write_forecasts
 from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL, InputError
 from smartgrid_pyfunc.simulation import simulate
-from smartgrid_pyfunc.training.anomaly_detection import train_anomaly_model
-from smartgrid_pyfunc.training.load_forecasting import train_load_model
 from tests.parts import free_port
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 START = pd.Timestamp("2025-01-06", tz="UTC")
-TRAINED, DAYS = 90, 150
+TESTED, USED, DAYS = 62, 90, 150  # days from which forecasts are tested and then used, and of data
 NOW = START + pd.Timedelta(days=DAYS, hours=1)
 VALUES = ["avg_value", "min_value", "max_value"]
 
@@ -70,17 +73,42 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_World]:
     for name in names:
         mlflow.create_experiment(f"smartgrid-{name}", (folder / "artifacts").as_uri())
     world = _World(uri, hourly, str(folder / "predictions"), folder)
-    early = world.data(hourly[hourly["timestamp"] < START + pd.Timedelta(days=TRAINED)])
-    train_load_model(early, n_estimators=8, max_rows=4_000, covariates="is_holiday")
-    train_anomaly_model(early, n_estimators=20)
-    for name in (LOAD_MODEL, ANOMALY_MODEL):
-        registry.promote(name, stage="Production", force=True)
-    batch_forecast(
-        world.data(hourly), model=f"models:/{LOAD_MODEL}/Production", to=world.predictions,
-        since=f"{START + pd.Timedelta(days=TRAINED):%Y-%m-%d}", until=f"{START + pd.Timedelta(days=DAYS):%Y-%m-%d}",
-    )  # fmt: skip
+    fitted = LoadForecastingModel(n_estimators=8, max_rows=4_000, covariates="is_holiday").fit(
+        hourly[hourly["timestamp"] < START + pd.Timedelta(days=TESTED)]
+    )
+    forecasts = forecast(fitted, hourly)
+    test = summarise(forecasts[forecasts["timestamp"] < START + pd.Timedelta(days=USED)])
+    with mlflow.start_run(experiment_id=experiment("load-forecasting")) as run:
+        runs.log_results(metrics=test.overall)
+        runs.log_table("tables/by_sensor.csv", test.by_sensor.reset_index())
+        log_model(fitted, LOAD_MODEL, pd.DataFrame({"sensor_id": [hourly["sensor_id"].iloc[0]]}))
+    version = registry.register(run.info.run_id, LOAD_MODEL)
+    registry.promote(LOAD_MODEL, version=version, force=True)
+    used = forecasts[forecasts["timestamp"] >= START + pd.Timedelta(days=USED)]
+    write_forecasts(world.predictions, table_of(used, version))
     mlflow.set_tracking_uri("")
     yield world
+
+
+def experiment(name: str) -> str:
+    found = mlflow.get_experiment_by_name(f"smartgrid-{name}")
+    assert found is not None
+    return str(found.experiment_id)
+
+
+def forecast(model: LoadForecastingModel, hourly: pd.DataFrame) -> pd.DataFrame:
+    """Return the day ahead of every midnight that `model` has not seen."""
+    panel = build_panel(parse_hourly(hourly))
+    first = np.full(len(panel.sensor_ids), TESTED * 24) + panel.first_cell
+    origins = midnight_origins(panel, first, panel.first_cell + DAYS * 24 - 1, "UTC")
+    return backtest(model, panel, origins, 24)
+
+
+def table_of(forecasts: pd.DataFrame, version: str) -> pd.DataFrame:
+    """Return forecasts as rows of the table of predictions."""
+    renamed = forecasts.rename(columns={"predicted": "predicted_load"})
+    about = {"model": LOAD_MODEL, "version": version, "variant": "champion", "made_at": NOW, "level": 0.9}
+    return renamed.assign(**about, method="random_forest", reason=None)
 
 
 @pytest.fixture
@@ -247,20 +275,36 @@ def test_nothing_after_now_is_looked_at(world: _World) -> None:
         monitor(Settings(predictions=world.predictions, data=world.data(frame), now=early.isoformat()))
         for frame in (world.hourly, spoilt)
     )
-    assert first.verdict == second.verdict == "ok"
+    assert "unit_change" not in {entry.kind for entry in second.alerts}
+    assert first.verdict == second.verdict
     assert first.figures == second.figures
-    assert [(g.kind, g.value) for g in first.gauges] == pytest.approx([(g.kind, g.value) for g in second.gauges])
+    values = [{entry.kind: entry.value for entry in outcome.gauges} for outcome in (first, second)]
+    assert values[0] == pytest.approx(values[1], nan_ok=True)
 
 
 def test_a_night_without_forecasts_is_an_alert(world: _World, tmp_path: Path) -> None:
-    outcome = monitor(
-        Settings(predictions=str(tmp_path / "nothing"), data=world.data(world.hourly), now=NOW.isoformat())
-    )
-    assert [entry.kind for entry in outcome.alerts] == ["missing_forecasts"]
+    place = str(tmp_path / "until-tuesday")
+    write_forecasts(place, read_forecasts(world.predictions, until=NOW - pd.Timedelta(days=3)))
+    outcome = monitor(Settings(predictions=place, data=world.data(world.hourly), now=NOW.isoformat()))
+    (found,) = (entry for entry in outcome.alerts if entry.kind == "missing_forecasts")
+    assert found.since == NOW - pd.Timedelta(days=3)
+    assert found.value == pytest.approx(71 / 168)  # the newest hour measured is that before 00:00
+
+
+def detector(world: _World) -> str:
+    """Put a detector into Production and return its version."""
+    readings = world.hourly.rename(columns={"avg_value": "value"}).assign(sensor_type="power").head(2_000)
+    example = readings[["sensor_id", "sensor_type", "timestamp", "value"]].head(3).astype({"timestamp": "str"})
+    with mlflow.start_run(experiment_id=experiment("anomaly-detection")) as run:
+        mlflow.log_metric("false_alarm_rate", 0.01)
+        log_model(AnomalyDetectionModel(n_estimators=10).fit(readings), ANOMALY_MODEL, example)
+    version = registry.register(run.info.run_id, ANOMALY_MODEL)
+    registry.promote(ANOMALY_MODEL, version=version, force=True)
+    return version
 
 
 def test_a_detector_that_flags_many_times_its_budget_is_an_alert(world: _World, tmp_path: Path) -> None:
-    place, version = str(tmp_path / "flags"), registry.production_version(ANOMALY_MODEL)
+    place, version = str(tmp_path / "flags"), detector(world)
     week = world.hourly[world.hourly["timestamp"] >= world.hourly["timestamp"].max() - pd.Timedelta(days=6, hours=23)]
     rng = np.random.default_rng(0)
     rows = week[["sensor_id", "timestamp"]].assign(
