@@ -49,7 +49,6 @@ SETTINGS = {
     "SMARTGRID_REPORTS": "",  # folder for the monitor's report
     "SMARTGRID_PUSHGATEWAY": "",
     "SMARTGRID_CANARY_HOURS": "72",
-    "SMARTGRID_LEAVE_OUT": "",  # steps that are not wanted, separated by commas, e.g. batch_detect
 }
 
 
@@ -183,9 +182,13 @@ def run_step(name: str, model: str, version: str = "") -> dict[str, Any]:
 
 
 def _left_out(name: str, model: str) -> bool:
-    unwanted = _settings()["leave_out"].split(",")
+    """Tell whether a step is not wanted: for both models, or by `compare_anomaly` and the like for one."""
+    if name not in _OPTIONAL:
+        return False
+    unwanted = {entry.strip() for entry in os.environ.get("SMARTGRID_LEAVE_OUT", "").split(",")}
     scored = "batch_forecast" if model == _LOAD else "batch_detect"
-    return (name in _OPTIONAL and name in unwanted) or (name == "monitor" and scored in unwanted)
+    names = {name, f"{name}_{'load' if model == _LOAD else 'anomaly'}"}
+    return bool(names & unwanted) or (name == "monitor" and scored in unwanted)
 
 
 def parameters(name: str, model: str, version: str) -> tuple[str, dict[str, str]]:

@@ -61,6 +61,21 @@ def test_settings_reach_the_parameters_and_empty_ones_are_left_to_the_entry_poin
         step.parameters("train", _MODELS[0], "")
 
 
+def test_steps_can_be_left_out_for_both_models_or_one_but_never_the_gate(
+    step: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMARTGRID_LEAVE_OUT", "batch_detect, compare_anomaly,to_staging,to_production")
+    left = {(name, model) for name in step.STEPS for model in _MODELS if step._left_out(name, model)}
+    load, anomaly = _MODELS
+    assert left == {
+        ("batch_detect", load),
+        ("batch_detect", anomaly),
+        ("monitor", anomaly),  # nothing was scored
+        ("compare", anomaly),
+    }
+    assert step.run_step("compare", anomaly, "7")["verdict"] == "left_out"
+
+
 def _run(status: str, tags: dict[str, str]) -> Run:
     client = MlflowClient()
     run = client.create_run("0", tags={f"smartgrid.{name}": value for name, value in tags.items()})
@@ -102,3 +117,10 @@ def test_only_a_retrained_version_is_due_and_only_after_its_canary_period(
         monkeypatch.setenv("SMARTGRID_CANARY_HOURS", hours)
         found = step._due(model)
         assert (found["verdict"], found["version"]) == (verdict, "1")
+
+
+def test_the_environment_of_airflow_is_pinned_exactly_and_knows_no_mlflow() -> None:
+    text = (_ROOT / "deploy" / "airflow" / "requirements.txt").read_text()
+    pins = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    assert len(pins) > 100 and all(version for version in pins.values())
+    assert pins["apache-airflow"] == pins["apache-airflow-core"] and "mlflow" not in pins
