@@ -24,7 +24,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _PORT = 5905
 _SHIFT = pd.Timestamp("2026-06-10T00:00Z")
 _SHIFTED, _FACTOR = 3, 1.35  # sensors whose load rises for good, and by how much
-_NOISE = re.compile(r"Warn|WARN|INFO mlflow|^ *$|=== |^ +from |alembic|color_warning|warnings\.warn")
+_NOISE = re.compile(r"^(🏃|🧪)|Warn|WARN|INFO mlflow|^ *$|=== |^ +from |alembic|color_warning|warnings\.warn")
 
 
 def main(folder: Path) -> None:
