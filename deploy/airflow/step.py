@@ -194,6 +194,8 @@ def _left_out(name: str, model: str) -> bool:
 def parameters(name: str, model: str, version: str) -> tuple[str, dict[str, str]]:
     """Return the entry point of a step and its parameters; those that are empty are left to their defaults."""
     step, known = STEPS[name], _settings() | {"model": model, "version": version, "training": _TRAINING[model]}
+    if known["reports"]:
+        known["reports"] = f"{known['reports']}/{model}"  # each model's report has the same file names
     given = {**step.parameters, **step.of_model.get(model, {})}
     values = {key: text.format_map(known) for key, text in given.items()}
     more = shlex.split(os.environ.get(f"SMARTGRID_PARAMS_{name.upper()}", ""))

@@ -156,9 +156,6 @@ def world(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         "SMARTGRID_LOCKS": str(folder),
         "SMARTGRID_PARAMS_TRAIN": "n_estimators=3 test_days=7",
     }
-    settings["SMARTGRID_LEAVE_OUT"] = ",".join(
-        name for name in ("monitor", "compare") if f"  {name}:" not in (_ROOT / "MLproject").read_text()
-    )
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
         store.execute("UPDATE experiments SET artifact_location = ? || '/0'", ((folder / "artifacts").as_uri(),))
         store.commit()
@@ -358,6 +355,7 @@ def test_a_night_forecasts_detects_and_monitors_and_drift_starts_a_retraining(ai
     assert {name for name, (how, _) in tasks.items() if how != "success"} <= {"announce_drift_anomaly"}
     for kind in ("load", "anomaly"):
         assert list((world.folder / "predictions" / kind).glob("day=*/*.parquet"))
+    assert (world.folder / "reports" / LOAD_MODEL / "report.html").is_file()
     told = world.listener.alerts()
     assert "accuracy" in {alert["alert"] for alert in told} and all(alert["command"] for alert in told)
     asset = f"smartgrid-drift-{LOAD_MODEL}"

@@ -55,6 +55,9 @@ def test_settings_reach_the_parameters_and_empty_ones_are_left_to_the_entry_poin
         {"data": "other.csv", "timezone": "UTC", "n_estimators": "7", "max_depth": "3"},
     )
     assert step.parameters("batch_detect", _MODELS[0], "")[1] == {"data": "readings {odd}.csv", "to": "predictions"}
+    monkeypatch.setenv("SMARTGRID_REPORTS", "reports")
+    places = {step.parameters("monitor", model, "")[1]["output"] for model in _MODELS}
+    assert places == {f"reports/{model}" for model in _MODELS}
     assert step.parameters("to_staging", _MODELS[1], "7")[1]["version"] == "7"
     monkeypatch.setenv("SMARTGRID_LOAD_DATA", "")
     with pytest.raises(click.ClickException, match="SMARTGRID_LOAD_DATA"):
