@@ -162,7 +162,7 @@ def world(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     made = _World(folder, settings, listener)
     with made.entered():
         train_load_model(settings["SMARTGRID_LOAD_DATA"], test_days=7, n_estimators=3)
-        train_anomaly_model(settings["SMARTGRID_LOAD_DATA"], n_estimators=10)
+        train_anomaly_model(settings["SMARTGRID_LOAD_DATA"], n_estimators=10, contamination=0.05)
         for model in (LOAD_MODEL, ANOMALY_MODEL):
             registry.promote(model, force=True, reason="for a test")
     yield made
