@@ -200,7 +200,7 @@ def _measure(method: str, forecasts: str, place: str) -> dict[str, Any]:
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     wall = time.perf_counter() - start
-    return {"method": method, "rows": len(frame), "wall": wall, "cpu": cpu, "megabytes": used.ru_maxrss / 1024}
+    return {"method": method, "rows": len(frame), "wall": wall, "cpu": cpu}
 
 
 def _ours(place: str) -> Callable[[Any, int], Any]:
@@ -252,16 +252,15 @@ def _print_table(results: list[dict[str, Any]], arguments: argparse.Namespace) -
     )
     print(f"Python {platform.python_version()}, pandas {pd.__version__}, pyarrow {pa.__version__},", end=" ")
     print(f"psycopg {psycopg.__version__}\n")
-    print(
-        "| what | rows | time [s] | of it the model [s] | CPU [s] | rows/s | peak memory [MB] | of the version [MB] |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    heads = ["what", "rows", "time [s]", "of it the model [s]", "CPU [s]", "rows/s", "rows/CPU s"]
+    heads += ["peak memory [MB]", "of the version [MB]"]
+    print(f"| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}")
     for result in results:
         scoring = f"{result['scoring']:.1f}" if "scoring" in result else ""
-        version = f"{result['of_version']:.0f}" if "of_version" in result else ""
+        memory = [f"{result[name]:.0f}" if name in result else "" for name in ("megabytes", "of_version")]
         print(
             f"| {result['method']} | {result['rows']:,.0f} | {result['wall']:.1f} | {scoring} | {result['cpu']:.1f} "
-            f"| {result['rows'] / result['wall']:,.0f} | {result['megabytes']:.0f} | {version} |"
+            f"| {result['rows'] / result['wall']:,.0f} | {result['rows'] / result['cpu']:,.0f} | {' | '.join(memory)} |"
         )
 
 

@@ -103,7 +103,7 @@ def _alert(found: Alert) -> str:
     return (
         f'<tr><td class="{found.severity}">{escape(found.kind)} ({found.severity})</td><td>{escape(shown)}</td>'
         f"<td>{found.since:%Y-%m-%d %H:%M}</td>"
-        f"<td>{escape(found.text)}<br>{found.value:.3g} against {found.threshold:.3g}</td>"
+        f"<td>{escape(found.text)}</td>"
         f"<td><code>{escape(found.command)}</code></td></tr>"
     )
 

@@ -101,17 +101,17 @@ def daily_errors(scored: pd.DataFrame, grid: Grid) -> DailyErrors:
     start = int(np.searchsorted(grid.day, first))
     days = np.arange(first, int(grid.day[-1]) + 1)
 
-    def daily(values: pd.Series[float]) -> Floats:
+    def by_day(values: pd.Series[float]) -> Floats:
         matrix = np.full((len(grid.sensor_ids), grid.hours - start), np.nan)
         matrix[rows["sensor"].to_numpy(), rows["column"].to_numpy() - start] = values.to_numpy(dtype=np.float64)
         return mean_by(matrix, grid.day[start:] - first, len(days))
 
     error = rows["actual"] - rows["predicted"]
-    absolute = daily(error.abs())
-    unit = _unit(absolute, daily((rows["upper"] - rows["lower"]) / 2))
-    naive = daily((rows["actual"] - rows["naive_168"]).abs())
+    absolute = by_day(error.abs())
+    unit = _unit(absolute, by_day((rows["upper"] - rows["lower"]) / 2))
+    naive = by_day((rows["actual"] - rows["naive_168"]).abs())
     size = np.log(np.maximum(absolute / unit, _TINY)) - _CONTROL * np.log(np.maximum(naive / unit, _TINY))
-    return DailyErrors(grid.sensor_ids, days, daily(error) / unit, size)
+    return DailyErrors(grid.sensor_ids, days, by_day(error) / unit, size)
 
 
 def _unit(absolute: Floats, width: Floats) -> Floats:

@@ -130,13 +130,13 @@ def _drifting(late: pd.DataFrame) -> pd.DataFrame:
     ("change", "kind", "days", "every"),
     [
         (_scaled(1.4, "building-0005"), "level_shift", 7, 1),
-        (_scaled(0.7, "substation-0000", "commercial-0003", "building-0005", "industrial-0006"), "level_shift", 7, 1),
+        (_scaled(0.6, "substation-0000", "commercial-0003", "building-0005", "industrial-0006"), "level_shift", 7, 1),
         (_wednesdays_off, "pattern_shift", 15, 1),
         (_swapped("building-0005", "industrial-0006"), "sensor_swap", 3, 1),
         (_scaled(1000.0, "industrial-0006"), "unit_change", 1, 1),
         (_slipped, "time_shift", 3, 1),
         (_silent, "vanished_sensors", 1, 1),
-        (_drifting, "input_drift", 49, 7),
+        (_drifting, "input_drift", 63, 7),
     ],
     ids=["level", "level of most", "new free day", "swap", "kW to W", "clock", "half silent", "drift of 1 % a day"],
 )

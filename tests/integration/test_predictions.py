@@ -9,7 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -261,6 +264,23 @@ def test_a_batch_that_cannot_begin_opens_no_run(models, tmp_path):
     assert not Path("out").exists()
 
 
+def test_mlflow_run_hands_everything_over_and_its_run_leads_to_that_of_the_batch(models, tmp_path):
+    data = _write(tmp_path / "load.parquet", _hourly())
+    given = {"data": data, "to": str(tmp_path / "out"), "hours_ahead": "3", "level": "0.5", "now": _NOW}
+    parameters = [word for name, value in given.items() for word in ("-P", f"{name}={value}")]
+    command = ["mlflow", "run", str(ROOT), "-e", "batch_forecast", "--env-manager", "local", *parameters]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = predictions.read_forecasts(given["to"])
+    assert found.groupby("sensor_id").size().to_dict() == {"Zähler ß": 3, "feeder": 3, "new": 3}
+    assert set(found["made_at"]) == {pd.Timestamp(_NOW)}
+    assert set(found["level"]) == {0.5}
+    (launcher,) = mlflow.search_runs(["0"], output_format="list")
+    batch = mlflow.get_run(launcher.data.tags["smartgrid.run_id"])
+    assert batch.info.status == launcher.info.status == "FINISHED"
+    assert batch.data.metrics["new_rows"] == 9
+
+
 # -------------------------------------------------------------------------------------------------------- database
 
 
@@ -365,47 +385,64 @@ def _killed(process: subprocess.Popen[str], seconds: float) -> bool:
     return process.returncode == -9
 
 
-@pytest.mark.parametrize(
-    ("script", "place", "kills"),
-    [
-        ("batch_forecast", "folder", 10),
-        ("batch_forecast", "table", 10),
-        ("batch_detect", "folder", 3),
-        ("batch_detect", "table", 3),
-    ],
-)
+@dataclass(frozen=True)
+class _Batch:
+    """A batch that is killed: `longest` is the longest time after which it is [s], while it is at work."""
+
+    script: str
+    kills: int
+    longest: float
+    settings: dict[str, Any]
+    run: Callable[..., object]
+    read: Callable[..., pd.DataFrame]
+
+
+_SINCE = {"since": _at(20), "now": _NOW}
+_BATCHES = {
+    "forecasts": _Batch(
+        "batch_forecast", 10, 0.8, _SINCE | {"every_hours": 6, "hours_ahead": 30},
+        partial(batch_forecast, **_FORECAST), predictions.read_forecasts,
+    ),
+    "flags": _Batch("batch_detect", 2, 0.3, _SINCE, partial(batch_detect, **_DETECT), predictions.read_flags),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, pd.DataFrame]:
+    """What batches that nobody kills have written, by their names."""
+    return {}
+
+
+@pytest.mark.parametrize("place", ["folder", "table"])
+@pytest.mark.parametrize("name", _BATCHES)
 def test_a_batch_killed_at_random_moments_and_run_again_is_as_if_never_killed(
-    models, tmp_path, request, script, place, kills
+    models, tmp_path, undisturbed, request, name, place
 ):
     """SIGKILL of the entry point's process, while it writes: each key once, the same values, no half-written file."""
-    data, random_ = _write(tmp_path / "load.parquet", _hourly()), random.Random(place + script)
-    to = "killed" if place == "folder" else f"{request.getfixturevalue('database')}?table=killed_{script}"
-    more = ["--since", _at(20), "--now", _NOW]
-    if script == "batch_forecast":
-        more += ["--every_hours", "6", "--hours_ahead", "30"]
-    read: Callable[..., pd.DataFrame] = (
-        predictions.read_forecasts if script == "batch_forecast" else predictions.read_flags
-    )
-    undisturbed = _start(script, data, "undisturbed", *more)
-    said = undisturbed.communicate(timeout=300)[1]
-    assert undisturbed.returncode == 0, said
-    expected = read("undisturbed")
+    batch, random_ = _BATCHES[name], random.Random(place + name)
+    data, to = _write(tmp_path / "load.parquet", _hourly()), "killed"
+    if place == "table":
+        to = f"{request.getfixturevalue('database')}?table=killed_{name}"
+    if name not in undisturbed:
+        batch.run(data, to="undisturbed", **batch.settings)
+        undisturbed[name] = batch.read("undisturbed")
+    expected = undisturbed[name]
+    arguments = [word for key, value in batch.settings.items() for word in (f"--{key}", str(value))]
     hits, sizes = 0, []
-    for _ in range(kills):
-        hits += _killed(_start(script, data, to, *more), random_.uniform(0, 0.8))
-        if place == "folder":
-            for path in Path(to).rglob("*.parquet"):
-                pq.ParquetFile(path).read()  # whole, whenever it came to be
-        if place == "table" or Path(to).is_dir():
-            sizes.append(len(_part_of(read(to), expected)))
-    assert hits >= kills / 2, "it was ready before it was killed: nothing was tried"
-    last = _start(script, data, to, *more)
-    assert last.communicate(timeout=300) and last.returncode == 0
-    pd.testing.assert_frame_equal(read(to), expected, check_exact=True)
+    for _ in range(batch.kills):
+        hits += _killed(_start(batch.script, data, to, *arguments), random_.uniform(0, batch.longest))
+        for path in Path(to).rglob("*.parquet") if place == "folder" else ():
+            pq.ParquetFile(path).read()  # whole, whenever it came to be
+        sizes.append(len(_part_of(batch.read(to), expected)))
+    assert hits >= batch.kills / 2, "it was ready before it was killed: nothing was tried"
     assert sizes == sorted(sizes)
+    last = _start(batch.script, data, to, *arguments)
+    _, said = last.communicate(timeout=300)
+    assert last.returncode == 0, said
+    pd.testing.assert_frame_equal(batch.read(to), expected, check_exact=True)
     if place == "table":
         with psycopg.connect(request.getfixturevalue("database")) as con:
-            assert con.execute(f"SELECT count(*) FROM killed_{script}").fetchone() == (len(expected),)
+            assert con.execute(f"SELECT count(*) FROM killed_{name}").fetchone() == (len(expected),)
 
 
 def _part_of(found: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:

@@ -244,6 +244,21 @@ def test_a_long_series_is_thinned_but_keeps_its_extremes_and_gaps() -> None:
     assert np.isnan(values).sum() == 1
 
 
+def test_checks_over_their_threshold_are_red_and_unknown_ones_have_no_length() -> None:
+    figure = plots.alert_levels(["stuck", "late", "bias"], [0.5, float("nan"), 7.0])
+    bars = figure.axes[0].patches
+    assert [bar.get_width() for bar in bars] == [3.0, 0.0, 0.5]  # the first check is drawn at the top
+    assert bars[0].get_facecolor() != bars[2].get_facecolor()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["bias", "late", "stuck"]
+
+
+def test_daily_errors_mark_when_an_alert_began() -> None:
+    table = pd.DataFrame({"sensor_id": "s0", "timestamp": hours(240)[::24], "error": np.arange(10.0)})
+    marked, plain = plots.daily_errors(table, {"s0": pd.Timestamp("2026-03-04")}), plots.daily_errors(table)
+    assert len(marked.axes[0].lines) == len(plain.axes[0].lines) + 1
+    assert plain.axes[0].lines[0].get_ydata() == pytest.approx(np.arange(10.0))
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(InputError, match="lower"):
         plots.forecast_against_actual(compared().drop(columns="lower"))

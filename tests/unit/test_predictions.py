@@ -171,6 +171,20 @@ def test_only_forsaken_leftovers_are_removed(tmp_path):
     assert young.exists()
 
 
+def test_writers_at_once_leave_whole_files_with_each_key_once(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(seed: int) -> int:
+        predictions.write_forecasts(str(tmp_path), forecasts(made_at=_MIDNIGHT + pd.Timedelta(hours=seed)))
+        return len(predictions.read_forecasts(str(tmp_path)))  # while others write
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(work, range(12))) == [60] * 12
+    found = predictions.read_forecasts(str(tmp_path))
+    same(found.assign(made_at=_MIDNIGHT), forecasts())
+    assert not list(tmp_path.rglob("*.unfinished"))
+
+
 def test_a_store_knows_which_keys_it_holds(tmp_path):
     store, frame = open_store(str(tmp_path), FORECASTS), forecasts()
     store.prepare()
