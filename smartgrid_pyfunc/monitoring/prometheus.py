@@ -15,6 +15,7 @@ _HELP = {
     "smartgrid_alert_threshold": "Value from which it is an alert.",
     "smartgrid_alert_since_timestamp_seconds": "When what the alert is about began; 0 without an alert.",
     "smartgrid_forecast_mae": "Mean absolute error of the window [unit of the load].",
+    "smartgrid_forecast_rmse": "Root mean squared error of the window [unit of the load].",
     "smartgrid_forecast_skill": "1 - error / error of the better seasonal naive.",
     "smartgrid_forecast_bias": "Mean of forecast - actual [unit of the load].",
     "smartgrid_forecast_coverage": "Share of hours inside their interval.",
