@@ -29,8 +29,9 @@ from smartgrid_pyfunc.schema import InputError
 
 _WORKER = Path(__file__).with_name("scoring_worker.py")
 _END_SECONDS = 10
-# Models are to run on what they bring along; a path of the caller's would lend them its code.
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "MLFLOW_RUN_ID")
+# Models are to run on what they bring along: a path of the caller's would lend them its code, a store of history hours
+# that were not known at the origin.
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "MLFLOW_RUN_ID", "SMARTGRID_HISTORY")
 
 
 @contextmanager
