@@ -200,6 +200,7 @@ def _pictures(address: str, folder: Path) -> None:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC", locale="en-GB")
         context.add_init_script(
             "localStorage.setItem('mlflow.workflowType_v1', '\"machine_learning\"');"
+            "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
             "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
         )
         page = context.new_page()
