@@ -12,6 +12,7 @@ from smartgrid_pyfunc.lifecycle.packaging import log_model
 from smartgrid_pyfunc.models.anomaly_detection import AnomalyDetectionModel
 from smartgrid_pyfunc.models.load_forecasting import LoadForecastingModel
 from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL
+from tests.conftest import _forget_mlflow_state
 
 STORED_SENSOR = "feeder"
 _SENSORS = {STORED_SENSOR: 100.0, "house": 1.0, "Zähler ß": 5.0}
@@ -48,5 +49,5 @@ def saved_models(folder: Path) -> dict[str, Path]:
         with mlflow.start_run(experiment_id=experiment):
             info = log_model(model, name, examples[name])
         found[name] = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(folder / name)))
-    mlflow.set_tracking_uri("")
+    _forget_mlflow_state()
     return found

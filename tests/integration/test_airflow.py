@@ -28,7 +28,7 @@ from smartgrid_pyfunc.lifecycle import registry
 from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL
 from smartgrid_pyfunc.training.anomaly_detection import train_anomaly_model
 from smartgrid_pyfunc.training.load_forecasting import train_load_model
-from tests.conftest import _forget_mlflow_state
+from tests.conftest import _copy_store, _forget_mlflow_state
 
 pytestmark = pytest.mark.integration
 
@@ -119,6 +119,7 @@ class _World:
             patch.chdir(self.folder)
             for name in ("MLFLOW_TRACKING_URI", "_MLFLOW_SERVER_ARTIFACT_ROOT"):
                 patch.setenv(name, self.settings[name])
+            _forget_mlflow_state()  # what earlier tests of this process have set counts more than the environment
             yield
         _forget_mlflow_state()
 
@@ -130,7 +131,7 @@ class _World:
 @pytest.fixture(scope="module")
 def world(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_World]:
     folder = tmp_path_factory.mktemp("jobs")
-    shutil.copy(_migrated_store, folder / "mlflow.db")
+    _copy_store(_migrated_store, folder / "mlflow.db", folder / "artifacts")
     _readings(1.5).to_csv(folder / "noisy.csv", index=False)
     _readings(0).to_csv(folder / "periodic.csv", index=False)
     _readings(1.5, doubled_days=16).to_csv(folder / "doubled.csv", index=False)
@@ -156,9 +157,6 @@ def world(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         "SMARTGRID_LOCKS": str(folder),
         "SMARTGRID_PARAMS_TRAIN": "n_estimators=3 test_days=7",
     }
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        store.execute("UPDATE experiments SET artifact_location = ? || '/0'", ((folder / "artifacts").as_uri(),))
-        store.commit()
     made = _World(folder, settings, listener)
     with made.entered():
         train_load_model(settings["SMARTGRID_LOAD_DATA"], test_days=7, n_estimators=3)
