@@ -25,7 +25,6 @@ from smartgrid_pyfunc.lifecycle.errors import LifecycleError, mask_secrets
 from smartgrid_pyfunc.lifecycle.server import bounded_wait, plain_errors
 from smartgrid_pyfunc.lifecycle.versions import Named, find
 from smartgrid_pyfunc.schema import ANOMALY_MODEL, LOAD_MODEL, InputError
-from smartgrid_pyfunc.sources import load_readings
 
 EXPERIMENT = "smartgrid-comparisons"
 
@@ -127,6 +126,9 @@ def compare(
         For unknown versions, one that has learnt from the window (`fairness.Unfair`), or one that does not load.
     """
     rules = rules or Rules()
+    _require_truth(predictions, data)
+    served = online.by_version(Path(gateway_log), model) if gateway_log else None
+    sensors = _groups(groups)
     named = _find(model, versions)
     title = f"{model}: " + " against ".join(f"version {n.version}" for n in reversed(named))
     with runs.tracked_run(EXPERIMENT, run_name=title, tags=_tags(model, named)) as run:
@@ -136,17 +138,23 @@ def compare(
         if model == LOAD_MODEL:
             place = forecasts.LoadData(data or _trained_on(named[-1]), sensor_type, _LOG.info)
             zone = timezone or _param(named[-1], "timezone") or "UTC"
-            found, how = _load(named, place, bool(data), days, hours_ahead, zone, groups, predictions, rules)
+            found, how = _load(named, place, bool(data), days, hours_ahead, zone, sensors, predictions, rules)
         else:
             found, how = _detectors(named, data, days, rules)
         costs = measure(named, example_of(named[-1]))
-        if gateway_log:
-            runs.log_table("tables/gateway.csv", online.by_version(Path(gateway_log), model))
+        if served is not None:
+            runs.log_table("tables/gateway.csv", served)
         words = words_of(found, rules.margin, rules.effect)
-        last = found.names[len(named) - 1] if len(named) > 1 else found.names[-1]
-        verdict = found.pairs[last].verdict
+        verdict = found.pairs[found.names[len(named) - 1] if len(named) > 1 else found.names[-1]].verdict
         log_comparison(found, how, costs, words, verdict)
     return Result(found, verdict, words, costs, run.info.run_id)
+
+
+def _require_truth(predictions: str, data: str) -> None:
+    if predictions and not data:
+        raise InputError(
+            "predictions need data that tell what then happened", found="none", remedy="name it with data=…"
+        )
 
 
 def _find(model: str, versions: Sequence[str]) -> list[Named]:
@@ -188,7 +196,7 @@ def _load(
     days: int,
     hours_ahead: int,
     timezone: str,
-    groups: str,
+    groups: dict[str, str] | None,
     predictions: str,
     rules: Rules,
 ) -> tuple[Comparison, dict[str, str]]:
@@ -197,13 +205,13 @@ def _load(
         how = dict.fromkeys(parts, "as made and kept in the table of predictions")
     else:
         window = forecasts.newest_window(data, days, hours_ahead, timezone) if given else _test_of(named[-1])
-        answers = {label(n): forecasts.answers(n, window, data, say=_LOG.info) for n in named}
+        answers = {label(n): forecasts.answers(n, window, data) for n in named}
         parts, how = ({name: getattr(a, key) for name, a in answers.items()} for key in ("frame", "how"))
     joined = join_forecasts(parts, window)
     found = compare_forecasts(
         joined,
         [label(n) for n in named],
-        groups=groups_of(joined, _groups(groups)),
+        groups=groups_of(joined, groups),
         timezone=timezone,
         margin=rules.margin,
         effect=rules.effect,
@@ -232,8 +240,9 @@ def _groups(path: str) -> dict[str, str] | None:
 
 
 def _detectors(named: Sequence[Named], data: str, days: int, rules: Rules) -> tuple[Comparison, dict[str, str]]:
+    place = detections.ReadingsData(data or _trained_on(named[-1]))
     if data:
-        window = detections.newest_window(load_readings(data, hourly_as="power").frame, days)
+        window = detections.newest_window(place, days)
     else:
         recorded = detections.recorded_window(named[-1])
         if recorded is None:
@@ -241,7 +250,6 @@ def _detectors(named: Sequence[Named], data: str, days: int, rules: Rules) -> tu
                 f"The training of {named[-1].uri} recorded no labelled test; name labelled readings with data=…"
             )
         window = recorded
-    place = data or _trained_on(named[-1])
     answers = {label(n): detections.answers(n, window, place) for n in named}
     joined = detections.join({name: a.frame for name, a in answers.items()}, window)
     names = [label(n) for n in named]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import pandas as pd
 
 from smartgrid_pyfunc.comparison.fairness import SCORED, Answers, from_record, knows_nothing_of, unfair
@@ -17,7 +20,25 @@ _CONTEXT = pd.Timedelta(days=28)  # of earlier readings that are sent along
 _REQUEST = [*KEYS, "value", "latitude", "longitude"]
 
 
-def newest_window(readings: pd.DataFrame, days: int) -> pd.DataFrame:
+@dataclass
+class ReadingsData:
+    """Readings that are read once, when somebody needs them.
+
+    Attributes
+    ----------
+    place : str
+        See `smartgrid_pyfunc.sources`; hourly load is read as readings of the type power.
+    """
+
+    place: str
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The readings, sorted by sensor and time."""
+        return load_readings(self.place, hourly_as="power").frame
+
+
+def newest_window(data: ReadingsData, days: int) -> pd.DataFrame:
     """Return keys and labels of the readings of the last `days`.
 
     Raises
@@ -25,6 +46,7 @@ def newest_window(readings: pd.DataFrame, days: int) -> pd.DataFrame:
     InputError
         If the readings have no labels.
     """
+    readings = data.frame
     if LABEL not in readings:
         raise InputError(
             "detectors are compared on labelled readings",
@@ -46,7 +68,7 @@ def _truth(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[columns].drop_duplicates(KEYS).reset_index(drop=True)
 
 
-def answers(named: Named, window: pd.DataFrame, place: str) -> Answers:
+def answers(named: Named, window: pd.DataFrame, data: ReadingsData) -> Answers:
     """Return a version's scores and flags for the rows of `window`, given without knowledge of it.
 
     Raises
@@ -55,12 +77,11 @@ def answers(named: Named, window: pd.DataFrame, place: str) -> Answers:
         If there are none.
     """
     start = window["timestamp"].min()
-    if found := from_record(named, window, KEYS):
+    if found := from_record(named, window, KEYS, LABEL):
         return found
     if not knows_nothing_of(named, start):
         raise unfair(named, start)
-    readings = load_readings(place, hourly_as="power").frame
-    sent = readings.loc[readings["timestamp"] >= start - _CONTEXT, _REQUEST].reset_index(drop=True)
+    sent = data.frame.loc[data.frame["timestamp"] >= start - _CONTEXT, _REQUEST].reset_index(drop=True)
     with open_scorer(named.uri) as scorer:
         answer = scorer.predict(sent)
     scored = sent[KEYS].assign(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from smartgrid_pyfunc.lifecycle import evidence
 from smartgrid_pyfunc.lifecycle.errors import LifecycleError
@@ -42,13 +44,34 @@ def knows_nothing_of(named: Named, start: pd.Timestamp) -> bool:
     return until is not None and until < start
 
 
-def from_record(named: Named, window: pd.DataFrame, keys: Sequence[str]) -> Answers | None:
-    """Return what the version's training recorded for the rows of `window`, if that covers nearly all of them."""
+def from_record(named: Named, window: pd.DataFrame, keys: Sequence[str], truth: str) -> Answers | None:
+    """Return what the version's training recorded for the rows of `window`, if that covers nearly all of them.
+
+    Raises
+    ------
+    Unfair
+        If it recorded another `truth` for the same keys: its training and the window are of different data.
+    """
     found = evidence.recorded(named.name, named.run_id)
     if found is None:
         return None
-    kept = found.drop_duplicates(list(keys)).merge(window[list(keys)].drop_duplicates(), on=list(keys))
-    return Answers(kept, RECORDED) if len(kept) >= _ENOUGH * len(window) else None
+    seen = window[[*keys, truth]].drop_duplicates(list(keys)).rename(columns={truth: "seen"})
+    if truth not in found:
+        return None
+    kept = found.drop_duplicates(list(keys)).merge(seen, on=list(keys))
+    if len(kept) < _ENOUGH * len(window):
+        return None
+    _require_same(named, kept[truth].to_numpy(dtype=float), kept.pop("seen").to_numpy(dtype=float))
+    return Answers(kept, RECORDED)
+
+
+def _require_same(named: Named, recorded: NDArray[np.float64], seen: NDArray[np.float64]) -> None:
+    other = ~np.isclose(recorded, seen, rtol=1e-4, equal_nan=True)
+    if other.mean() > 1 - _ENOUGH:
+        raise Unfair(
+            f"{named.name} version {named.version} was tested on the same hours of other data ({other.mean():.0%} of "
+            "what was measured differs); name data that are right, and newer than what both learnt from, with data=…"
+        )
 
 
 def unfair(named: Named, start: pd.Timestamp) -> Unfair:

@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 from smartgrid_pyfunc import schema
 from smartgrid_pyfunc.comparison.fairness import SCORED, Answers, from_record, knows_nothing_of, unfair
-from smartgrid_pyfunc.evaluation.backtest import midnight_origins
+from smartgrid_pyfunc.evaluation.backtest import midnight_origins, truth
 from smartgrid_pyfunc.evaluation.comparison import KEYS
-from smartgrid_pyfunc.features.load import seasonal_naive
 from smartgrid_pyfunc.features.panel import Panel, build_panel, parse_hourly
 from smartgrid_pyfunc.lifecycle import evidence
 from smartgrid_pyfunc.lifecycle.scoring import Scorer, open_scorer
 from smartgrid_pyfunc.lifecycle.versions import Named
 from smartgrid_pyfunc.predictions.batch import each_answer
 from smartgrid_pyfunc.predictions.moments import Known, hours_of
-from smartgrid_pyfunc.schema import HOURS_A_DAY, HOURS_A_WEEK, LOAD_MODEL, InputError
+from smartgrid_pyfunc.schema import HOURS_A_DAY, LOAD_MODEL, InputError
 from smartgrid_pyfunc.sources import HourlyLoad, load_hourly
 
 Say = Callable[[str], None]
@@ -93,19 +92,7 @@ def truth_of(data: LoadData, keys: pd.DataFrame) -> pd.DataFrame:
 def _truth(panel: Panel, sensor: Hours, origin: Hours, horizon: Hours) -> pd.DataFrame:
     last = panel.first_cell[sensor] + panel.n_hours[sensor]
     inside = (origin >= panel.first_cell[sensor]) & (origin + horizon < last)
-    sensor, origin, horizon = sensor[inside], origin[inside], horizon[inside]
-    naive, hours = seasonal_naive(panel, origin, horizon), panel.hour(sensor, origin)
-    return pd.DataFrame(
-        {
-            "sensor_id": panel.sensor_ids[sensor],
-            "origin": _times(hours),
-            "horizon": horizon,
-            "timestamp": _times(hours + horizon),
-            "actual": panel.load[origin + horizon],
-            "naive_24": naive[HOURS_A_DAY],
-            "naive_168": naive[HOURS_A_WEEK],
-        }
-    )
+    return truth(panel, sensor[inside], origin[inside], horizon[inside])
 
 
 def recorded_window(named: Named) -> pd.DataFrame | None:
@@ -114,7 +101,7 @@ def recorded_window(named: Named) -> pd.DataFrame | None:
     return None if found is None else found[_TRUTH]
 
 
-def answers(named: Named, window: pd.DataFrame, data: LoadData, *, level: float = 0.9, say: Say = print) -> Answers:
+def answers(named: Named, window: pd.DataFrame, data: LoadData, *, level: float = 0.9) -> Answers:
     """Return a version's forecasts for the rows of `window`, made without knowledge of it.
 
     Raises
@@ -123,12 +110,12 @@ def answers(named: Named, window: pd.DataFrame, data: LoadData, *, level: float 
         If there are none.
     """
     start = window["origin"].min() + _HOUR
-    if found := from_record(named, window, KEYS):
+    if found := from_record(named, window, KEYS, "actual"):
         return found
     if not knows_nothing_of(named, start):
         raise unfair(named, start)
     with open_scorer(named.uri) as scorer:
-        return Answers(_scored(scorer, window, data.known, level, say), SCORED)
+        return Answers(_scored(scorer, window, data.known, level, data.say), SCORED)
 
 
 def _scored(scorer: Scorer, window: pd.DataFrame, known: Known, level: float, say: Say) -> pd.DataFrame:
@@ -160,7 +147,3 @@ def _rows(answer: pd.DataFrame) -> pd.DataFrame:
     for name, column in (("predicted", "predicted_load"), ("lower", "lower"), ("upper", "upper")):
         frame[name] = schema.parse_numbers(answer[column], column)
     return frame
-
-
-def _times(hours: np.ndarray[Any, Any]) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(hours.astype("datetime64[h]").astype("datetime64[s]"), tz="UTC")

@@ -145,12 +145,34 @@ def backtest(
     known = origin + horizon < panel.first_cell[sensor] + panel.n_hours[sensor]
     sensor, origin, horizon = sensor[known], origin[known], horizon[known]
     found = model.forecast(panel, sensor, origin, horizon, level=level)
-    naive = seasonal_naive(panel, origin, horizon)
-    hours = panel.hour(sensor, origin)
     bounds: dict[str, NDArray[np.float64]] = {}
     for other in more_levels:
         answer = found if other == level else model.forecast(panel, sensor, origin, horizon, level=other)
         bounds |= {f"{bound}_{other}": answer.values[bound] for bound in ("lower", "upper")}
+    observed = truth(panel, sensor, origin, horizon)
+    answer = {"predicted": "predicted_load", "lower": "lower", "upper": "upper"}
+    for place, (name, value) in enumerate(answer.items(), list(observed.columns).index("actual") + 1):
+        observed.insert(place, name, found.values[value])
+    return observed.assign(scale=found.design.scale, model=found.model, **bounds)
+
+
+def truth(
+    panel: Panel, sensor: NDArray[np.int64], origin: NDArray[np.int64], horizon: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Return what happened at the targets of n forecasts, and what both seasonal naives would have said.
+
+    Parameters
+    ----------
+    panel : Panel
+    sensor, origin, horizon : ndarray of int64, shape (n,)
+        Number of the sensor, cell of the origin and lead time [h]; the target is a cell of the sensor.
+
+    Returns
+    -------
+    DataFrame
+        ``sensor_id, origin, horizon, timestamp`` (datetime64, UTC), ``actual`` (NaN in gaps), ``naive_24, naive_168``.
+    """
+    naive, hours = seasonal_naive(panel, origin, horizon), panel.hour(sensor, origin)
     return pd.DataFrame(
         {
             "sensor_id": panel.sensor_ids[sensor],
@@ -158,15 +180,9 @@ def backtest(
             "horizon": horizon,
             "timestamp": _times(hours + horizon),
             "actual": panel.load[origin + horizon],
-            "predicted": found.values["predicted_load"],
-            "lower": found.values["lower"],
-            "upper": found.values["upper"],
             "naive_24": naive[HOURS_A_DAY],
             "naive_168": naive[HOURS_A_WEEK],
-            "scale": found.design.scale,
-            "model": found.model,
         }
-        | bounds
     )
 
 

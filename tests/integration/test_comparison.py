@@ -110,9 +110,13 @@ def version(
     return registry.register(run.info.run_id, model)
 
 
-def record_test(number: str, factor: float, seed: int = 1) -> None:
-    """Record for a version what a fit without the last days forecast in them: actual × factor, with noise."""
+def record_test(number: str, factor: float, seed: int = 1, slip: int = 0) -> None:
+    """Record for a version what a fit without the last days forecast in them: actual × factor, with noise.
+
+    With `slip` the clock of its data was wrong by some hours.
+    """
     frame, rng = hourly(), np.random.default_rng(seed)
+    frame["avg_value"] = frame.groupby("sensor_id")["avg_value"].transform(lambda values: np.roll(values, slip))
     run_id = mlflow.MlflowClient().get_model_version(LOAD_MODEL, number).run_id
     known = frame.set_index(["sensor_id", "timestamp"])["avg_value"]
     origins = pd.date_range(frame["timestamp"].max() - pd.Timedelta(days=TEST_DAYS), periods=TEST_DAYS, freq="D")
@@ -326,3 +330,20 @@ def test_a_detector_whose_test_had_no_labels_meets_the_limits_only(tracking, tmp
     small = against_champion(ANOMALY_MODEL, limits=Limits(max_size_mb=0.0001))
     with pytest.raises(PromotionRefused, match="MB, above"):
         registry.promote(ANOMALY_MODEL, version=1, compare=small)
+
+
+def test_a_record_of_other_data_for_the_same_hours_is_no_evidence(tracking, tmp_path, data):
+    """A version from an export whose clock is wrong is best on that export: it must not win by its own test there."""
+    for name in ("first", "second"):
+        version(tmp_path, name, GOOD, LATE, data)
+    record_test("1", factor=1.0)
+    record_test("2", factor=1.0, seed=2, slip=6)
+    registry.promote(LOAD_MODEL, version=1)
+    with pytest.raises(PromotionRefused, match=r"version 1 was tested on the same hours of other data .* data=…"):
+        registry.promote(LOAD_MODEL, version=2, compare=against_champion(LOAD_MODEL))
+
+
+def test_predictions_without_data_are_refused_before_a_run_is_opened(tracking, tmp_path):
+    with pytest.raises(InputError, match="what then happened"):
+        compare(LOAD_MODEL, ["1", "2"], predictions=str(tmp_path))
+    assert mlflow.get_experiment_by_name("smartgrid-comparisons") is None
